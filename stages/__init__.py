@@ -1,0 +1,1 @@
+"""Vigil: a reproducible pipeline for video anomaly detection."""

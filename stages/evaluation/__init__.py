@@ -1,0 +1,1 @@
+"""From raw components to numbers: normalisation, fusion, ROC, pictures. Pure functions on arrays."""

@@ -1,7 +1,16 @@
-"""How a method's raw components become one anomaly score a frame. Scores: higher is more anomalous."""
+"""How a method's raw components become one anomaly score a frame. Scores: higher is more anomalous.
 
+Shapes: T scored frames of one video, L frames of that video, N frames of all training videos.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.ndimage import gaussian_filter1d
 
 
 @dataclass(frozen=True)
@@ -21,3 +30,73 @@ class Fusion:
     weights: dict[str, float]
     normalise: Literal["video_minmax", "train_zscore", "none"]
     frames: Literal["scored", "all"]
+
+
+def video_minmax(values: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """Scale one video's values to 0..1. A video whose values are all equal gets 0: no frame of it stands out."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def train_zscore(values: Float[np.ndarray, " T"], train: Float[np.ndarray, " N"]) -> Float[np.ndarray, " T"]:
+    """Subtract the training frames' mean and divide by their standard deviation (population, ddof 0).
+
+    Where the training values are all equal they give no scale: the mean is subtracted and nothing divided.
+    """
+    spread = train.std() if train.max() > train.min() else 0.0
+    return (values - train.mean()) / (spread or 1.0)
+
+
+def smooth(score: Float[np.ndarray, " T"], sigma: float) -> Float[np.ndarray, " T"]:
+    """Gaussian over time, `sigma` in frames, past and future; the ends are extended by their own value."""
+    return gaussian_filter1d(score, sigma, mode="nearest") if sigma > 0 else score
+
+
+def fill_ends(score: Float[np.ndarray, " T"], first: int, length: int) -> Float[np.ndarray, " L"]:
+    """Extend a score that starts at frame `first` to all `length` frames by its first and its last value."""
+    return np.pad(score, (first, length - first - len(score)), mode="edge")
+
+
+def fuse(
+    fusion: Fusion, video: Mapping[str, Float[np.ndarray, " T"]], train: Mapping[str, Float[np.ndarray, " N"]]
+) -> Float[np.ndarray, " T"]:
+    """Normalise one video's components as `fusion` says and add them up by weight. Only z-scores look at `train`."""
+
+    def normalised(component: str) -> np.ndarray:
+        match fusion.normalise:
+            case "video_minmax":
+                return video_minmax(video[component])
+            case "train_zscore":
+                return train_zscore(video[component], train[component])
+            case "none":
+                return video[component]
+
+    return sum(weight * normalised(component) for component, weight in fusion.weights.items())
+
+
+def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapping[str, int]) -> pd.DataFrame:
+    """One score a frame for every test video.
+
+    Args:
+        scores: rows of video, split, frame and one column a component, as `tables.check_scores` accepts them.
+        fusion: weights, normalisation, and which frames.
+        sigma: of the smoothing along each video, in frames; 0 for none.
+        lengths: test video -> frames, in the order of the result.
+
+    Returns:
+        Columns video, frame, score.
+    """
+    components = list(fusion.weights)
+    training = scores.loc[scores["split"] == "train", components]
+    train = {component: training[component].to_numpy() for component in components}
+    by_video = scores[scores["split"] == "test"].groupby("video", sort=False)
+    parts = []
+    for video, length in lengths.items():
+        rows = by_video.get_group(video)
+        frame = rows["frame"].to_numpy()
+        score = smooth(fuse(fusion, {component: rows[component].to_numpy() for component in components}, train), sigma)
+        if fusion.frames == "all":
+            score = fill_ends(score, int(frame[0]), length)
+            frame = np.arange(length, dtype=frame.dtype)
+        parts.append(pd.DataFrame({"video": video, "frame": frame, "score": score}))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,123 @@
+"""Pictures of an evaluation: ROC curves, and the score over time against the truth."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+# Okabe and Ito's palette: told apart with any colour vision, and in grey by lightness
+COLOURS = {"honest": "#0072B2", "paper": "#D55E00"}
+TRUTHS = ("#E69F00", "#56B4E9", "#CC79A7")
+DASHES = ("-", "--", ":")
+
+# up to so many videos: columns of panels, a panel's width and height in inches
+GRIDS = ((2, 1, 10.0, 2.6), (6, 2, 5.5, 2.1), (24, 3, 4.0, 1.7), (48, 4, 3.2, 1.5), (math.inf, 6, 2.5, 1.35))
+
+
+def roc_figure(
+    curves: Mapping[tuple[str, str], tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]],
+    aucs: Mapping[tuple[str, str], float],
+    title: str,
+) -> Figure:
+    """ROC curves in one square: colour tells the protocol, dashes the label set.
+
+    Args:
+        curves: (protocol, label set) -> false positive rates, true positive rates.
+        aucs: (protocol, label set) -> area under the curve.
+        title: above the picture; may have several lines.
+    """
+    figure = Figure(figsize=(5.6, 5.9), layout="constrained")
+    axes = figure.add_subplot()
+    sets = list(dict.fromkeys(label_set for _, label_set in curves))
+    axes.plot([0, 1], [0, 1], color="0.75", linewidth=1)
+    for (protocol, label_set), (fpr, tpr) in curves.items():
+        name = f"{protocol}, AUC {aucs[protocol, label_set]:.3f}" + (f", {label_set}" if len(sets) > 1 else "")
+        axes.plot(fpr, tpr, color=COLOURS[protocol], linestyle=DASHES[sets.index(label_set)], linewidth=2, label=name)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_xlabel("false positive rate: normal frames called abnormal")
+    axes.set_ylabel("true positive rate: abnormal frames found")
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def score_figure(
+    scores: pd.DataFrame,
+    truths: Mapping[str, pd.DataFrame],
+    aucs: Mapping[str, Mapping[str, float]],
+    colour: str,
+    title: str,
+) -> Figure:
+    """Score over time, one small panel a test video, all on one score axis, abnormal frames shaded.
+
+    With several label sets each shades its own horizontal band of the panel.
+
+    Args:
+        scores: rows of video, frame, score.
+        truths: label set -> rows of video, frame, abnormal, for all frames; empty without labels.
+        aucs: label set -> video -> the video's own area under the ROC curve, where it has both classes.
+        colour: of the curves.
+        title: above the picture; may have several lines.
+    """
+    videos = dict(list(scores.groupby("video", sort=False)))
+    shades = {name: dict(list(truth.groupby("video", sort=False)["abnormal"])) for name, truth in truths.items()}
+    columns, width, height = next(grid for most, *grid in GRIDS if len(videos) <= most)
+    down = math.ceil(len(videos) / columns)
+    figure = Figure(figsize=(width * columns, height * down + 1.2), layout="constrained")
+    panels = figure.subplots(down, columns, squeeze=False).flat
+    low, high = scores["score"].min(), scores["score"].max()
+    margin = 0.05 * (high - low) or 1.0
+    for number, ((video, rows), axes) in enumerate(zip(videos.items(), panels, strict=False)):
+        for band, shade in enumerate(shades.values()):
+            _shade(axes, shade[video].to_numpy(bool), band, len(shades))
+        axes.plot(rows["frame"], rows["score"], color=colour, linewidth=1)
+        axes.set_xlim(0, max(rows["frame"].iloc[-1], 1))
+        axes.set_ylim(low - margin, high + margin)
+        own = [f"AUC {values[video]:.2f}" if video in values else "one class" for values in aucs.values()]
+        axes.set_title(video, loc="left", fontsize="small")
+        axes.set_title(" | ".join(own), loc="right", fontsize="small", color="0.35")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize="x-small", labelleft=number % columns == 0)
+        axes.locator_params(axis="x", nbins=5, integer=True)
+    for axes in panels:  # the rest of the last row
+        axes.remove()
+    figure.supxlabel("frame", fontsize="medium")
+    figure.supylabel("anomaly score", fontsize="medium")
+    legend = [Line2D([], [], color=colour, label="score")]
+    legend += [
+        Patch(color=shade, alpha=0.45, linewidth=0, label=f"abnormal ({name})")
+        for name, shade in zip(truths, TRUTHS, strict=False)
+    ]
+    # the title is the legend's, since the layout would put a figure's own title on top of the legend
+    figure.legend(
+        handles=legend,
+        ncols=len(legend),
+        loc="outside upper center",
+        frameon=False,
+        title=title,
+        title_fontsize="large",
+    )
+    return figure
+
+
+def _shade(axes: Axes, abnormal: Bool[np.ndarray, " L"], band: int, bands: int) -> None:
+    """Shade the abnormal frames over the band-th of `bands` equal parts of the panel's height."""
+    edges = np.flatnonzero(np.diff(abnormal, prepend=False, append=False))
+    starts, stops = edges[::2], edges[1::2]
+    axes.broken_barh(
+        list(zip(starts - 0.5, stops - starts, strict=True)),
+        (1 - (band + 1) / bands, 1 / bands),
+        transform=axes.get_xaxis_transform(),
+        facecolor=TRUTHS[band],
+        alpha=0.45,
+        linewidth=0,
+    )

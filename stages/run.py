@@ -1,0 +1,136 @@
+"""What a method is given to work with: videos, device, seed, and a scratch folder to resume from."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from stages.command import VigilError
+from stages.io.files import remove, replacing
+from stages.io.frames import open_pixels
+from stages.params import Params
+
+FRAMES = Path("data/frames")
+VIDEOS = Path("data/videos.parquet")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit or one scoring of a method on the prepared data set."""
+
+    videos: pd.DataFrame  # the video table
+    device: torch.device
+    seed: int
+    workers: int
+    train_frames: int  # how many training frames to score, at least, for the honest normalisation
+    scratch: Path  # kept when the process dies, removed when the stage is done
+
+    def pixels(self, split: str, size: int) -> dict[str, np.ndarray]:
+        """A split's videos as memory-mapped uint8 (frames, size, size, C), in their natural order.
+
+        Raises VigilError where the split has no video.
+        """
+        videos = self.videos[self.videos.split == split]
+        if videos.empty:
+            raise VigilError(f"the data set has no {split} videos: see data/videos.parquet")
+        return open_pixels(videos, FRAMES, size, self.workers)
+
+    def score_videos(self, size: int, score: Callable[..., tuple[pd.DataFrame, Any]], state: Any = None) -> pd.DataFrame:
+        """Score part of the training videos, then all test videos in their natural order.
+
+        Args:
+            size: pixels, height = width.
+            score: (pixels, split, state) -> (a row a frame: `frame` and the components, state for the next video).
+            state: what the first video is given: a tensor or None.
+
+        A scoring that was killed goes on after the last video that it finished.
+        """
+        train = evenly_chosen(self.videos[self.videos.split == "train"], self.train_frames)
+        test = self.videos[self.videos.split == "test"]
+        videos = pd.concat([train, test])
+        pixels = open_pixels(videos, FRAMES, size, self.workers)
+        parts = []
+        with tqdm(total=int(videos.frames.sum()), desc="score", unit="frame", disable=None) as bar:
+            for i, video in enumerate(videos.itertuples()):
+                done, after = self.scratch / f"{i}.parquet", self.scratch / f"{i}.pt"
+                if done.exists():
+                    state = torch.load(after, map_location=self.device)
+                else:
+                    rows, state = score(pixels[video.video], video.split, state)
+                    rows.insert(0, "video", video.video)
+                    rows.insert(1, "split", video.split)
+                    with replacing(after) as temporary:
+                        torch.save(state, temporary)
+                    with replacing(done) as temporary:
+                        rows.to_parquet(temporary, index=False)
+                parts.append(pd.read_parquet(done))
+                bar.update(video.frames)
+        return pd.concat(parts, ignore_index=True)
+
+    def autocast(self):
+        """Mixed precision (bfloat16) on a GPU, full precision on the CPU."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+
+def read_videos() -> pd.DataFrame:
+    """The video table. Raises VigilError where the frames stage has not run."""
+    if not VIDEOS.exists():
+        raise VigilError(f"{VIDEOS} not found: run `dvc repro stages/dvc.yaml:frames` first")
+    return pd.read_parquet(VIDEOS)
+
+
+@contextmanager
+def running(params: Params, kind: str, method: str, *identity: Any) -> Iterator[Run]:
+    """Prepare a run; its scratch folder is named by everything that the result depends on.
+
+    `identity` is what distinguishes this run beside kind, method, seed and data: the recipe, the model's hash.
+    """
+    videos = read_videos()
+    key = json.dumps([kind, method, params.seed, list(videos.hash), *identity], default=str, sort_keys=True)
+    scratch = Path("data/scratch") / f"{kind}-{method}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    yield Run(videos, device(params.device), params.seed, params.workers, params.score.train_frames, scratch)
+    remove(scratch)
+
+
+def device(name: str) -> torch.device:
+    """The device of params.yaml, set up: deterministic on the CPU, fast on a GPU.
+
+    Raises VigilError where a GPU is asked for and none is there.
+    """
+    found = torch.cuda.is_available()
+    if name.startswith("cuda") and not found:
+        raise VigilError(f"device {name!r}: PyTorch finds no CUDA device here; write `device: auto` or `device: cpu`")
+    chosen = torch.device("cuda" if name == "auto" and found else "cpu" if name == "auto" else name)
+    if chosen.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return chosen
+
+
+def device_name(device: torch.device) -> str:
+    """What a metrics file calls the device: the GPU's name, or the processor's and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def evenly_chosen(videos: pd.DataFrame, frames: int) -> pd.DataFrame:
+    """Whole videos, evenly spread over the table, that together hold at least `frames` frames (or all)."""
+    for count in range(1, len(videos) + 1):
+        chosen = videos.iloc[np.linspace(0, len(videos) - 1, count).round().astype(int)]
+        if chosen.frames.sum() >= frames:
+            return chosen
+    return videos

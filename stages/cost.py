@@ -7,7 +7,7 @@ from ptflops import get_model_complexity_info
 from torch import nn
 
 
-def parameters_and_gmac(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
+def parameters_and_gmac(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, int | float]:
     """Parameters, and 10^9 multiply-accumulates of one call with `inputs`, counted on the CPU."""
 
     class Call(nn.Module):

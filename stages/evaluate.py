@@ -19,10 +19,11 @@ from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
 from stages.command import VigilError, command
+from stages.evaluation.checks import check_classes, check_labels, check_scores
 from stages.evaluation.fusion import fuse_table
 from stages.evaluation.plots import COLOURS, roc_figure, score_figure
 from stages.evaluation.roc import measure, roc_points, video_aucs
-from stages.evaluation.tables import check_classes, check_labels, check_scores, label_hash
+from stages.evaluation.tables import label_hash, rows_by
 from stages.io.files import replacing
 from stages.params import Params, load, recipe_module
 
@@ -49,7 +50,7 @@ def main() -> str:
     if not lengths:
         raise VigilError("the data set has no test videos, so there is nothing to evaluate: add one to its test part")
     check_labels(labels, lengths)
-    truths = dict(list(labels.groupby("label_set", sort=False)))
+    truths = rows_by(labels, "label_set")
 
     fused = {}
     for protocol in PROTOCOLS:
@@ -96,7 +97,12 @@ def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
 
 
 def _label_set(name: str, truth: pd.DataFrame) -> dict[str, Any]:
-    return {"set": name, "hash": label_hash(truth), "frames": len(truth), "abnormal": int(truth["abnormal"].sum())}
+    return {
+        "set": name,
+        "hash": label_hash(truth),
+        "frames": len(truth),
+        "abnormal": int(truth["abnormal"].to_numpy().sum()),
+    }
 
 
 def _notes(params: Params, card: Mapping[str, Any], labelled: bool) -> list[str]:

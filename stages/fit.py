@@ -1,6 +1,6 @@
 """Train a method: data/frames, data/videos.parquet -> models/<method>.
 
-    python -m stages.fit METHOD
+python -m stages.fit METHOD
 """
 
 import sys

@@ -83,7 +83,9 @@ def main() -> str:
         label_table(labels).to_parquet(path, index=False)
     remove(scratch)
     total = sum(form.frames for form in stored.values())
-    return f"{root} ({len(videos)} videos) -> {DATA / 'frames'} ({total} frames, label sets: {', '.join(labels) or '-'})"
+    return (
+        f"{root} ({len(videos)} videos) -> {DATA / 'frames'} ({total} frames, label sets: {', '.join(labels) or '-'})"
+    )
 
 
 def per_video(task: Any, videos: list[Video], workers: int, what: str, *args: Any) -> Iterator[tuple[str, Any]]:

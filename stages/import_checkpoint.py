@@ -41,7 +41,11 @@ def main(method: str, files: list[Path]) -> str:
         "origin": "imported from " + ", ".join(f"{path.name} (sha256 {file_hash(path)[:16]})" for path in files),
     }
     save_model(f"models/{method}", model, description)
-    done = subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", f"stages/dvc.yaml:fit-{method}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "commit", "--force", f"stages/dvc.yaml:fit-{method}"],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise VigilError(
             f"models/{method} is written, but DVC did not take it as the output of fit-{method}:\n{done.stderr.strip()}\n"
@@ -56,7 +60,9 @@ def check_keys(model: Model, expected: dict, path: Path) -> None:
         found = tuple(model.network[key].shape) if key in model.network else "missing"
         wanted = tuple(expected[key].shape) if key in expected else "no such parameter"
         if found != wanted:
-            raise VigilError(f"{path}: {key}: found {found}, expected {wanted}; is the file another method's or size's?")
+            raise VigilError(
+                f"{path}: {key}: found {found}, expected {wanted}; is the file another method's or size's?"
+            )
 
 
 if __name__ == "__main__":

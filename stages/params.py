@@ -101,6 +101,8 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise VigilError(f"{path} not found: run from the repository's root, where params.yaml lies") from None
     except YAMLError as error:
         raise VigilError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise VigilError(f"{path} has no keys: take the one in the repository (git checkout params.yaml)")
     names = methods()
     sections = {name: content.pop(name, None) for name in names}
     problems: list[str] = []
@@ -111,8 +113,10 @@ def load(path: str | Path = "params.yaml") -> Params:
             sections[name] = _validated(recipe_module(name).Recipe, section, f"{name}.", problems)
     checked = _validated(Params, {**content, "sections": {}}, "", problems, known=names)
     if content.get("method") not in names:
-        problems.append(f"method: found {content.get('method')!r}, expected one of {', '.join(names)}"
-                        + _nearest(str(content.get("method")), names))
+        problems.append(
+            f"method: found {content.get('method')!r}, expected one of {', '.join(names)}"
+            + _nearest(str(content.get("method")), names)
+        )
     if problems:
         raise VigilError(f"{path} is wrong in {len(problems)} place(s):\n  " + "\n  ".join(problems))
     return checked.model_copy(update={"sections": sections})
@@ -131,8 +135,10 @@ def resolve(section: Section, table: dict, dataset: str, name: str) -> Any:
             if value == "published":
                 entry = table[f"{part}.{key}"]
                 if dataset not in entry and "default" not in entry:
-                    raise VigilError(f"{name}.{part}.{key}: nothing is published for data set {dataset!r} "
-                                     f"(only for {', '.join(entry)}): write a number in params.yaml")
+                    raise VigilError(
+                        f"{name}.{part}.{key}: nothing is published for data set {dataset!r} "
+                        f"(only for {', '.join(entry)}): write a number in params.yaml"
+                    )
                 update[key] = entry.get(dataset, entry.get("default"))[0]
         parts[part] = values.model_copy(update=update)
     return section.model_copy(update=parts)

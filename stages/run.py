@@ -43,7 +43,9 @@ class Run:
             raise VigilError(f"the data set has no {split} videos: see data/videos.parquet")
         return open_pixels(videos, FRAMES, size, self.workers)
 
-    def score_videos(self, size: int, score: Callable[..., tuple[pd.DataFrame, Any]], state: Any = None) -> pd.DataFrame:
+    def score_videos(
+        self, size: int, score: Callable[..., tuple[pd.DataFrame, Any]], state: Any = None
+    ) -> pd.DataFrame:
         """Score part of the training videos, then all test videos in their natural order.
 
         Args:

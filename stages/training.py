@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from stages.io.files import replacing
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """A network, an optimiser, a schedule: anything whose state can be taken out and put back."""
 

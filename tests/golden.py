@@ -7,7 +7,9 @@ import pytest
 from torch import nn
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_golden = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="golden numbers (../shared/golden) are absent")
+needs_golden = pytest.mark.skipif(
+    not (SHARED / "golden").is_dir(), reason="golden numbers (../shared/golden) are absent"
+)
 needs_ped2 = pytest.mark.skipif(not (SHARED / "data/ped2").is_dir(), reason="UCSD Ped2 (../shared/data/ped2) is absent")
 
 
@@ -40,10 +42,15 @@ def assert_golden(file, outputs: dict) -> None:
     """Each output agrees with the stored numbers within the stored tolerance."""
     rows = file.check(outputs)
     wrong = [row for row in rows if not row[1]]
-    assert not wrong, "\n".join(f"{name}: off by {worst:.3g}, allowed {tol:.3g} {note}" for name, _, worst, tol, note in wrong)
+    assert not wrong, "\n".join(
+        f"{name}: off by {worst:.3g}, allowed {tol:.3g} {note}" for name, _, worst, tol, note in wrong
+    )
 
 
 def published_keys(name: str) -> dict[str, tuple[int, ...]]:
     """Parameter names and shapes of an authors' network."""
     lines = (SHARED / "spec/keys" / f"{name}.txt").read_text().splitlines()
-    return {key: tuple(int(n) for n in shape.strip("()").split(",") if n.strip()) for key, shape in (line.split("\t") for line in lines)}
+    return {
+        key: tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
+        for key, shape in (line.split("\t") for line in lines)
+    }

@@ -117,9 +117,7 @@ def present(root: Path, names: Iterable[str]) -> Path | None:
 
 def incomplete(root: Path, card: Card, missing: list[str]) -> VigilError:
     """The error for a data set of which parts are missing."""
-    return VigilError(
-        f"{root} is not a complete data set. Missing: {'; '.join(missing)}\n{card.describe(root.name)}"
-    )
+    return VigilError(f"{root} is not a complete data set. Missing: {'; '.join(missing)}\n{card.describe(root.name)}")
 
 
 def number(video: str) -> int:

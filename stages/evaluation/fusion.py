@@ -12,6 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 
+from stages.evaluation.tables import rows_by
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -71,14 +73,14 @@ def fuse(
             case "none":
                 return video[component]
 
-    return sum(weight * normalised(component) for component, weight in fusion.weights.items())
+    return np.sum([weight * normalised(component) for component, weight in fusion.weights.items()], axis=0)
 
 
 def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapping[str, int]) -> pd.DataFrame:
     """One score a frame for every test video.
 
     Args:
-        scores: rows of video, split, frame and one column a component, as `tables.check_scores` accepts them.
+        scores: rows of video, split, frame and one column a component, as `checks.check_scores` accepts them.
         fusion: weights, normalisation, and which frames.
         sigma: of the smoothing along each video, in frames; 0 for none.
         lengths: test video -> frames, in the order of the result.
@@ -89,10 +91,10 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
     components = list(fusion.weights)
     training = scores.loc[scores["split"] == "train", components]
     train = {component: training[component].to_numpy() for component in components}
-    by_video = scores[scores["split"] == "test"].groupby("video", sort=False)
+    by_video = rows_by(scores.loc[scores["split"] == "test"], "video")
     parts = []
     for video, length in lengths.items():
-        rows = by_video.get_group(video)
+        rows = by_video[video]
         frame = rows["frame"].to_numpy()
         score = smooth(fuse(fusion, {component: rows[component].to_numpy() for component in components}, train), sigma)
         if fusion.frames == "all":

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from stages.evaluation.tables import rows_by
+
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by lightness
 COLOURS = {"honest": "#0072B2", "paper": "#D55E00"}
 TRUTHS = ("#E69F00", "#56B4E9", "#CC79A7")
 DASHES = ("-", "--", ":")
 
 # up to so many videos: columns of panels, a panel's width and height in inches
-GRIDS = ((2, 1, 10.0, 2.6), (6, 2, 5.5, 2.1), (24, 3, 4.0, 1.7), (48, 4, 3.2, 1.5), (math.inf, 6, 2.5, 1.35))
+GRIDS = ((2, (1, 10.0, 2.6)), (6, (2, 5.5, 2.1)), (24, (3, 4.0, 1.7)), (48, (4, 3.2, 1.5)), (math.inf, (6, 2.5, 1.35)))
 
 
 def roc_figure(
@@ -68,17 +70,17 @@ def score_figure(
         colour: of the curves.
         title: above the picture; may have several lines.
     """
-    videos = dict(list(scores.groupby("video", sort=False)))
-    shades = {name: dict(list(truth.groupby("video", sort=False)["abnormal"])) for name, truth in truths.items()}
-    columns, width, height = next(grid for most, *grid in GRIDS if len(videos) <= most)
+    videos = rows_by(scores, "video")
+    shades = [rows_by(truth, "video") for truth in truths.values()]
+    columns, width, height = next(grid for most, grid in GRIDS if len(videos) <= most)
     down = math.ceil(len(videos) / columns)
     figure = Figure(figsize=(width * columns, height * down + 1.2), layout="constrained")
     panels = figure.subplots(down, columns, squeeze=False).flat
     low, high = scores["score"].min(), scores["score"].max()
     margin = 0.05 * (high - low) or 1.0
     for number, ((video, rows), axes) in enumerate(zip(videos.items(), panels, strict=False)):
-        for band, shade in enumerate(shades.values()):
-            _shade(axes, shade[video].to_numpy(bool), band, len(shades))
+        for band, shade in enumerate(shades):
+            _shade(axes, shade[video]["abnormal"].to_numpy(bool), band, len(shades))
         axes.plot(rows["frame"], rows["score"], color=colour, linewidth=1)
         axes.set_xlim(0, max(rows["frame"].iloc[-1], 1))
         axes.set_ylim(low - margin, high + margin)
@@ -98,7 +100,7 @@ def score_figure(
         for name, shade in zip(truths, TRUTHS, strict=False)
     ]
     # the title is the legend's, since the layout would put a figure's own title on top of the legend
-    figure.legend(
+    header = figure.legend(
         handles=legend,
         ncols=len(legend),
         loc="outside upper center",
@@ -106,6 +108,7 @@ def score_figure(
         title=title,
         title_fontsize="large",
     )
+    header.get_title().set_multialignment("center")
     return figure
 
 

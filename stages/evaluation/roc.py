@@ -10,6 +10,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from stages.evaluation.tables import rows_by
+
 
 def measure(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], video: np.ndarray) -> dict[str, Any]:
     """All frame-level measures of one protocol and one label set.
@@ -40,11 +42,12 @@ def measure(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], vi
 def video_aucs(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], video: np.ndarray) -> dict[str, float]:
     """Area under the ROC curve of each video that has normal and abnormal frames, in order of appearance."""
     table = pd.DataFrame({"video": video, "score": score, "abnormal": abnormal})
-    return {
-        name: float(roc_auc_score(rows["abnormal"], rows["score"]))
-        for name, rows in table.groupby("video", sort=False)
-        if rows["abnormal"].nunique() == 2
-    }
+    aucs = {}
+    for name, rows in rows_by(table, "video").items():
+        truth = rows["abnormal"].to_numpy()
+        if truth.any() and not truth.all():
+            aucs[name] = float(roc_auc_score(truth, rows["score"]))
+    return aucs
 
 
 def equal_error_rate(fpr: Float[np.ndarray, " K"], tpr: Float[np.ndarray, " K"]) -> float:

@@ -1,127 +1,19 @@
-"""Do scores, labels and videos speak of the same frames? Every check here raises VigilError and changes nothing."""
+"""Small things that tables of scores and labels need."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool
-
-from stages.command import VigilError
-from stages.evaluation.fusion import Fusion
-
-SHOWN = 5
-"""Problems that a message lists before it only counts the rest."""
-
-MEND_SCORES = "score again (dvc repro)"
-MEND_LABELS = "check the data set's label files"
 
 
-def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int]) -> None:
-    """Refuse scores unless every test video has them, frame after frame, within its length, finite where used.
-
-    Args:
-        scores: rows of video, split ("train" or "test"), frame and one column a component.
-        fusion: which components are used, and whether training rows are needed.
-        lengths: test video -> frames.
-    """
-    absent = [component for component in fusion.weights if component not in scores]
-    if absent:
-        found = [column for column in scores if column not in ("video", "split", "frame")]
-        raise VigilError(f"the scores have no component {_join(absent)}, only {_join(found)}: {MEND_SCORES}")
-
-    test = scores[scores["split"] == "test"]
-    _same_videos("the scores", test["video"], "the video table", lengths, MEND_SCORES)
-    problems = []
-    for video, frame in test.groupby("video", sort=False)["frame"]:
-        frame = frame.to_numpy()
-        jumps = np.flatnonzero(np.diff(frame) != 1)
-        if len(jumps):
-            problems.append(
-                f"video {video}: frame {frame[jumps[0]]} is followed by {frame[jumps[0] + 1]}, "
-                "expected consecutive frames"
-            )
-        elif frame[0] < 0 or frame[-1] >= lengths[video]:
-            problems.append(
-                f"video {video}: scored frames {frame[0]} to {frame[-1]}, expected 0 to {lengths[video] - 1} at most"
-            )
-    _refuse("the scores do not fit the videos", problems, MEND_SCORES)
-
-    used = test
-    if fusion.normalise == "train_zscore":
-        used = scores
-        if not (scores["split"] == "train").any():
-            raise VigilError(
-                "the scores have no training frames, which the normalisation by training scores needs: "
-                f"{MEND_SCORES} with at least one training video"
-            )
-    problems = []
-    for component in fusion.weights:
-        bad = used[~np.isfinite(used[component])]
-        if len(bad):
-            first = bad.iloc[0]
-            problems.append(
-                f"{component} is {first[component]} at video {first['video']}, frame {first['frame']} "
-                f"({len(bad)} such of {len(used)} frames)"
-            )
-    _refuse(
-        "the scores must be finite numbers",
-        problems,
-        "a network that diverged gives such values: train it with a smaller learning rate, then score again",
-    )
-
-
-def check_labels(labels: pd.DataFrame, lengths: Mapping[str, int]) -> None:
-    """Refuse label sets that do not label every frame of every test video once, in order.
-
-    Args:
-        labels: rows of label_set, video, frame, abnormal.
-        lengths: test video -> frames.
-    """
-    for name, rows in labels.groupby("label_set", sort=False):
-        _same_videos(f"label set {name}", rows["video"], "the video table", lengths, MEND_LABELS)
-        problems = []
-        for video, frame in rows.groupby("video", sort=False)["frame"]:
-            if len(frame) != lengths[video]:
-                problems.append(f"video {video}: found {len(frame)} labels, expected {lengths[video]}, one a frame")
-            elif not np.array_equal(frame, np.arange(len(frame))):
-                problems.append(f"video {video}: the labelled frames are not 0 to {len(frame) - 1} in order")
-        _refuse(f"label set {name} does not fit the videos", problems, MEND_LABELS)
-
-
-def check_classes(abnormal: Bool[np.ndarray, " N"], label_set: str) -> None:
-    """Refuse judged frames of one class: then no curve exists, or a class was lost on the way."""
-    if abnormal.all() or not abnormal.any():
-        raise VigilError(
-            f"label set {label_set}: all {len(abnormal)} judged frames are "
-            f"{'abnormal' if abnormal.all() else 'normal'}, expected normal and abnormal ones: "
-            f"{MEND_LABELS}, or remove the labels to get score curves alone"
-        )
+def rows_by(table: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """Split a table by the text in one column, parts in order of appearance."""
+    return {str(name): rows for name, rows in table.groupby(column, sort=False)}
 
 
 def label_hash(labels: pd.DataFrame) -> str:
-    """Name of a label set's content: first 12 hexadecimal digits of the SHA-256 of its lines "video,frame,0 or 1"."""
+    """Name a label set's content: first 12 hexadecimal digits of the SHA-256 of its lines "video,frame,0 or 1"."""
     lines = (
         f"{video},{frame},{abnormal:d}\n"
         for video, frame, abnormal in zip(labels["video"], labels["frame"], labels["abnormal"], strict=True)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
-
-
-def _same_videos(left: str, found: Iterable[str], right: str, expected: Iterable[str], mend: str) -> None:
-    found, expected = list(dict.fromkeys(found)), list(expected)
-    extra = [video for video in found if video not in set(expected)]
-    absent = [video for video in expected if video not in set(found)]
-    problems = [f"{left} lack test video {video} of {right}" for video in absent]
-    problems += [f"{left} have test video {video}, {right} does not" for video in extra]
-    _refuse(f"{left} and {right} name different test videos", problems, mend)
-
-
-def _refuse(what: str, problems: list[str], mend: str) -> None:
-    if problems:
-        rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise VigilError("\n  ".join([f"{what}:", *problems[:SHOWN], *rest, mend]))
-
-
-def _join(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

@@ -193,8 +193,9 @@ def open_pixels(
     folder = Path(scratch) / "pixels" / str(size)
     absent = {key: store for store, key in stores.values() if not (folder / f"{key}.npy").exists()}
     tasks = (joblib.delayed(_make_pixels)(store, size, key, scratch) for key, store in absent.items())
-    run = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), max(len(absent), 1)),
-                          return_as="generator_unordered")
+    run = joblib.Parallel(
+        n_jobs=min(workers or joblib.cpu_count(), max(len(absent), 1)), return_as="generator_unordered"
+    )
     for _ in tqdm(run(tasks), f"pixels {size}x{size}", len(absent), unit="video", disable=None if absent else True):
         pass
     return {video: pixels(store, size, key, scratch) for video, (store, key) in stores.items()}

@@ -1,9 +1,9 @@
 """Trained models on disk: a folder with the network, its state that is not a parameter, and a description.
 
-    network.safetensors   parameters and buffers, with the names of the authors' checkpoints
-    state.safetensors     what the method keeps beside the network, such as memory items
-    model.json            recipe, data set, seed, and where the model comes from
-    loss.csv              a row an epoch
+network.safetensors   parameters and buffers, with the names of the authors' checkpoints
+state.safetensors     what the method keeps beside the network, such as memory items
+model.json            recipe, data set, seed, and where the model comes from
+loss.csv              a row an epoch
 """
 
 import json

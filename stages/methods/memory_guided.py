@@ -177,7 +177,10 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> pd.Da
 def cost_input(network_class: type[Network], recipe, model: Model) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The network, and the input with which one frame is scored: what parameters and GMAC are counted on."""
     size = recipe.fit.size
-    return network_class(recipe.fit.width), (torch.zeros(1, 3 * network_class.input_frames, size, size), model.state["items"][None])
+    return network_class(recipe.fit.width), (
+        torch.zeros(1, 3 * network_class.input_frames, size, size),
+        model.state["items"][None],
+    )
 
 
 def components(
@@ -206,6 +209,8 @@ def from_authors(files: list, recipe) -> Model:
     if len(files) != 2:
         raise VigilError(f"found {len(files)} file(s), expected two: the network's, then the memory items'")
     network, items = files
+    if not isinstance(network, dict):
+        raise VigilError(f"network: found {type(network).__name__}, expected a state dictionary or a whole module")
     shape = (recipe.fit.items, 8 * recipe.fit.width)
     if not isinstance(items, Tensor) or items.shape != shape:
         found = tuple(items.shape) if isinstance(items, Tensor) else type(items).__name__

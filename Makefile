@@ -1,0 +1,30 @@
+# make         set up .venv, then run the pipeline that params.yaml describes
+# make test    all tests
+# make lint    style and types
+# make clean   remove what can be made again and is kept for speed: resized frames, interrupted work
+
+PYTHON ?= python3.11
+VENV := .venv/ready
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+
+.PHONY: all test lint clean
+
+all: $(VENV)
+	dvc repro
+
+test: $(VENV)
+	pytest
+
+lint: $(VENV)
+	ruff check .
+	ruff format --check .
+	pyright
+
+clean:
+	rm -rf data/scratch
+
+$(VENV): requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@

@@ -1,0 +1,86 @@
+"""A small prepared data set: the frames stage's outputs for made videos, in a folder of their own."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stages.io.frames import write_store
+
+
+def moving_square(frames: int, speed: int, seed: int) -> list[bytes]:
+    """A bright square that crosses a noisy 40 x 48 scene, as PNG."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for t in range(frames):
+        image = rng.integers(60, 70, (40, 48, 3), dtype=np.uint8)
+        x = 2 + (t * speed) % 36
+        image[10:20, x : x + 10] = (200, 150, 250)
+        images.append(cv2.imencode(".png", image)[1].tobytes())
+    return images
+
+
+@pytest.fixture()
+def prepared(tmp_path, monkeypatch, request):
+    """Two training and two test videos of moving squares; the second test video moves too fast from frame 6 on.
+
+    The working directory is a folder with params.yaml and data/ as the frames stage leaves it.
+    """
+    shutil.copy("params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows, labels = [], []
+    for i, name in enumerate(["train/1", "train/2", "test/1", "test/2"]):
+        images = moving_square(14, 2, i)
+        if name == "test/2":
+            images[6:] = moving_square(8, 9, i)
+        stored = write_store(f"data/frames/{name}.arrow", images, fps=25.0, source=name)
+        rows.append(
+            {
+                "video": name,
+                "split": name.split("/")[0],
+                "frames": stored.frames,
+                "height": 40,
+                "width": 48,
+                "fps": 25.0,
+                "source": name,
+                "hash": stored.hash,
+                "grey": stored.grey,
+                "weak_split": "",
+                "weak_abnormal": None,
+            }
+        )
+        if name.startswith("test"):
+            abnormal = np.arange(14) >= 6 if name == "test/2" else np.zeros(14, bool)
+            labels.append(
+                pd.DataFrame(
+                    {"label_set": "made", "video": name, "frame": np.arange(14, dtype=np.int32), "abnormal": abnormal}
+                )
+            )
+    pd.DataFrame(rows).to_parquet("data/videos.parquet")
+    pd.concat(labels, ignore_index=True).to_parquet("data/labels.parquet")
+    return tmp_path
+
+
+def set_params(folder, **changes) -> None:
+    """Change values in a params.yaml: set_params(folder, mnad__fit__epochs=1)."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    content = yaml.load((folder / "params.yaml").read_text())
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        target = content
+        for step in path:
+            target = target[step]
+        target[last] = value
+    with open(folder / "params.yaml", "w") as file:
+        yaml.dump(content, file)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Small networks gain nothing from threads, and parallel test processes would fight over the cores."""
+    torch.set_num_threads(1)

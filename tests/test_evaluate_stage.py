@@ -1,0 +1,233 @@
+"""The stage `evaluate` on a small made-up scores table of MNAD: what it writes, and what it refuses."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from stages import evaluate
+from tests.conftest import set_params
+
+LENGTHS = {"test/2": 12, "test/10": 9, "test/11": 8}
+"""Videos in natural order; the last is normal throughout."""
+
+
+def rows(video: str, length: int, psnr: float) -> pd.DataFrame:
+    """Frames 4 to the last. On odd frames the network errs, by 10 dB and a distance of 2."""
+    frame = np.arange(4, length, dtype=np.int32)
+    odd = frame % 2
+    table = pd.DataFrame({"video": video, "split": video.split("/")[0], "frame": frame})
+    for suffix in ("_reset", "_carried"):
+        table[f"psnr{suffix}"] = psnr - 10.0 * odd
+        table[f"feature_distance{suffix}"] = 1.0 + 2.0 * odd
+    return table
+
+
+def labels(name: str, shift: int = 0) -> pd.DataFrame:
+    """Odd frames are abnormal from frame 3 on, but for test/11."""
+    parts = [
+        pd.DataFrame({"label_set": name, "video": video, "frame": np.arange(length, dtype=np.int32)})
+        for video, length in LENGTHS.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table["abnormal"] = ((table["frame"] + shift) % 2 == 1) & (table["frame"] > 2) & (table["video"] != "test/11")
+    return table
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch) -> Path:
+    """A folder with params.yaml and data/ as `score` leaves them. Even frames score alike in all videos."""
+    shutil.copy("params.yaml", tmp_path)
+    set_params(tmp_path, method="mnad", dataset="demo", seed=3, protocol="honest")
+    set_params(tmp_path, evaluate__smooth=0.0, mnad__fuse__alpha=0.5)
+    monkeypatch.chdir(tmp_path)
+    Path("data/scores").mkdir(parents=True)
+    training = rows("train/1", 8, 30.0)
+    training[["psnr_carried", "feature_distance_carried"]] = np.nan
+    calm = rows("test/11", 8, 30.0).assign(psnr_reset=30.0, psnr_carried=30.0, feature_distance_reset=1.0)
+    calm["feature_distance_carried"] = 1.0
+    scores = pd.concat([training, rows("test/2", 12, 30.0), rows("test/10", 9, 30.0), calm], ignore_index=True)
+    scores.to_parquet("data/scores/mnad.parquet")
+    cost = {
+        "method": "mnad",
+        "seed": 3,
+        "device": "CPU",
+        "parameters": 7,
+        "gmac": 0.123456789,
+        "frames_per_second": 2.0,
+    }
+    Path("data/scores/mnad.json").write_text(json.dumps(cost))
+    videos = pd.DataFrame({"video": ["train/1", *LENGTHS], "split": ["train", "test", "test", "test"]})
+    videos["frames"] = np.array([8, *LENGTHS.values()], np.int32)
+    videos.to_parquet("data/videos.parquet")
+    labels("made").to_parquet("data/labels.parquet")
+    Path("data/dataset.json").write_text(json.dumps({"name": "demo", "title": "Made plaza"}))
+    return tmp_path
+
+
+def edit(name: str, change) -> None:
+    """Rewrite data/<name>.parquet as `change` returns it."""
+    path = f"data/{name}.parquet"
+    change(pd.read_parquet(path)).to_parquet(path)
+
+
+def metrics() -> dict:
+    return json.loads(Path("metrics/metrics.json").read_text())
+
+
+def contents() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path("metrics").rglob("*")) if path.is_file()}
+
+
+def test_metrics_by_hand(made):
+    evaluate.main()
+    found = metrics()
+    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "labels", "cost", "note"]
+    assert (found["method"], found["dataset"], found["seed"]) == ("mnad", "demo", 3)
+    assert found["note"] == "made data, not a benchmark"
+    assert found["cost"] == {"device": "CPU", "parameters": 7, "gmac": 0.123457, "frames_per_second": 2.0}
+
+    # paper: the scored frames 4.. only, of which odd means abnormal but in test/11, whose constant scores are 0, so
+    # that all its frames lie with the even ones below the abnormal ones
+    assert found["paper"] == {
+        "auc_micro": 1.0, "auc_macro": 1.0, "macro_videos": 2, "macro_skipped": 1, "ap": 1.0, "eer": 0.0,
+        "frames": 17, "abnormal": 6,
+    }  # fmt: skip
+
+    # honest: all frames, 0 to 3 like 4: frame 3 is abnormal in two videos, yet scored as normal. So 6 abnormal frames
+    # lie above all 21 normal ones and 2 lie level with them: AUC = (6 + 2 / 2) / 8; in test/2 of 5 abnormal frames 1
+    # is level, in test/10 of 3
+    honest = found["honest"]
+    assert (honest["frames"], honest["abnormal"]) == (29, 8)
+    assert honest["auc_micro"] == (6 + 1) / 8
+    assert honest["auc_macro"] == pytest.approx(((4 + 0.5) / 5 + (2 + 0.5) / 3) / 2, abs=1e-6)
+    # 6 of 8 found without false alarm, the rest all at once: fpr = 1 - tpr where fpr = (1 - fpr) / 4, at 1 / 5
+    assert honest["eer"] == 0.2
+    assert honest["ap"] == pytest.approx(6 / 8 + 2 / 8 * 8 / 29, abs=1e-6)
+
+    lines = "".join(f"{row.video},{row.frame},{int(row.abnormal)}\n" for row in labels("made").itertuples())
+    expected = hashlib.sha256(lines.encode()).hexdigest()[:12]
+    assert found["labels"] == {"set": "made", "hash": expected, "frames": 29, "abnormal": 8}
+
+
+def test_recipe_is_resolved(made):
+    evaluate.main()
+    recipe = YAML(typ="safe", pure=True).load(Path("metrics/recipe.yaml").read_text())
+    assert (recipe["dataset"], recipe["seed"]) == ("demo", 3)
+    assert recipe["mnad"]["fuse"] == {"alpha": 0.5}
+    assert "published" not in Path("metrics/recipe.yaml").read_text()
+
+
+def test_plots_hold_the_curves(made):
+    evaluate.main()
+    scores = pd.read_csv("metrics/plots/scores.csv")
+    assert list(scores) == ["video", "frame", "index", "score", "abnormal"]
+    assert list(scores["video"].unique()) == list(LENGTHS)
+    assert list(scores["index"]) == list(range(29))
+    pd.testing.assert_series_equal(scores["abnormal"] == 1, labels("made")["abnormal"])
+    # training: psnr 25 +- 5, distance 2 +- 1, so an even frame has -0.5 * 1 + 0.5 * -1, an odd one the opposite
+    np.testing.assert_allclose(scores["score"][:12], [-1, -1, -1, -1, -1, 1, -1, 1, -1, 1, -1, 1])
+
+    roc = pd.read_csv("metrics/plots/roc.csv")
+    assert list(roc) == ["protocol", "label_set", "fpr", "tpr"]
+    paper = roc[roc["protocol"] == "paper"]
+    assert (0, 1) in set(zip(paper["fpr"], paper["tpr"], strict=True))
+    for name in ("roc", "scores"):
+        with Image.open(f"metrics/plots/{name}.png") as picture:
+            assert picture.width > 400
+
+
+def test_the_chosen_protocol_is_drawn(made):
+    set_params(made, protocol="paper")
+    evaluate.main()
+    scores = pd.read_csv("metrics/plots/scores.csv")
+    assert len(scores) == 17
+    assert set(scores["score"]) == {-0.5, 0.5, 0}
+
+
+def test_a_second_run_writes_the_same_bytes(made):
+    evaluate.main()
+    before = contents()
+    evaluate.main()
+    assert contents() == before
+
+
+def test_several_label_sets_are_never_mixed(made):
+    both = pd.concat([labels("one"), labels("other", shift=1)], ignore_index=True)
+    both.to_parquet("data/labels.parquet")
+    evaluate.main()
+    found = metrics()
+    assert list(found["honest"]) == list(found["paper"]) == list(found["labels"]) == ["one", "other"]
+    assert found["paper"]["one"]["auc_micro"] == 1
+    assert found["paper"]["other"]["auc_micro"] < 0.5
+    assert found["labels"]["one"]["hash"] != found["labels"]["other"]["hash"]
+    scores = pd.read_csv("metrics/plots/scores.csv")
+    assert list(scores)[-2:] == ["abnormal_one", "abnormal_other"]
+    assert scores["abnormal_one"].sum() == 8
+    assert set(pd.read_csv("metrics/plots/roc.csv")["label_set"]) == {"one", "other"}
+
+
+def test_without_labels_there_are_counts_and_score_curves(made):
+    evaluate.main()
+    edit("labels", lambda table: table.iloc[:0])
+    set_params(made, dataset="mine")
+    evaluate.main()
+    found = metrics()
+    assert found["honest"] == {"frames": 29}
+    assert found["paper"] == {"frames": 17}
+    assert "labels" not in found
+    assert found["note"] == "no labels: score curves and counts, no AUC"
+    assert {path.name for path in Path("metrics/plots").iterdir()} == {"scores.csv", "scores.png"}
+    assert list(pd.read_csv("metrics/plots/scores.csv")) == ["video", "frame", "index", "score"]
+
+
+def test_smoothing_and_partial_data_are_said(made):
+    set_params(made, evaluate__smooth=2.0, dataset="ped2")
+    Path("data/dataset.json").write_text(json.dumps({"partial": True}))
+    evaluate.main()
+    assert "part of the data set only" in metrics()["note"]
+    assert "smoothed over past and future frames, sigma 2" in metrics()["note"]
+    assert metrics()["paper"]["auc_micro"] < 1
+
+
+def refused() -> str:
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main()
+    assert not Path("metrics").exists()
+    return str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("labels", lambda t: t.drop(index=11), "video test/2: found 11 labels, expected 12"),
+        ("labels", lambda t: t[t.video != "test/10"], "test video test/10: in the video table, not in label set made"),
+        ("labels", lambda t: t.assign(abnormal=False), "label set made: all 29 judged frames are normal"),
+        ("labels", lambda t: t.assign(abnormal=True), "label set made: all 29 judged frames are abnormal"),
+        ("videos", lambda t: t.replace({"frames": 9}, 10), "video test/10: found 9 labels, expected 10"),
+        ("videos", lambda t: t[t.split == "train"], "the data set has no test videos"),
+        ("scores/mnad", lambda t: t[t.video != "test/2"], "test video test/2: in the video table, not in the scores"),
+        ("scores/mnad", lambda t: t.drop(columns="psnr_reset"), "the scores have no component psnr_reset, only"),
+        ("scores/mnad", lambda t: t[t.split == "test"], "the scores have no training frames"),
+        (
+            "scores/mnad",
+            lambda t: t.replace({"psnr_reset": 20.0}, np.nan),
+            "psnr_reset is nan at video train/1, frame 5",
+        ),
+        ("scores/mnad", lambda t: t.replace({"psnr_carried": 20.0}, np.inf), "psnr_carried is inf at video test/2"),
+    ],
+)
+def test_refusals(made, name, change, message):
+    edit(name, change)
+    assert message in refused()
+
+
+def test_labels_of_one_class_among_the_scored_frames_are_refused(made):
+    edit("labels", lambda table: table.assign(abnormal=table["frame"] < 4))
+    assert "label set made: all 17 judged frames are normal" in refused()

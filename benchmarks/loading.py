@@ -80,7 +80,7 @@ def main() -> None:
             times["training step"].append(marks[4] - marks[3])
         ours, original, step = (1000 * float(np.median(values)) for values in times.values())
         print(
-            f"{size:4d} px: loader {ours:.2f} ms, original's loader {original:.1f} ms ({original / ours:.0f} times ours), "
+            f"{size:4d} px: loader {ours:.2f} ms, original's {original:.1f} ms ({original / ours:.0f} times ours), "
             f"training step {step:.0f} ms; the loader takes {100 * ours / step:.2f} % of a step"
         )
 

@@ -40,11 +40,11 @@ def main() -> str:
     params = load()
     method = params.method
     recipe = params.recipe(method)
-    scores = pd.read_parquet(f"data/scores/{method}.parquet")
-    cost = json.loads(Path(f"data/scores/{method}.json").read_text())
-    videos = pd.read_parquet("data/videos.parquet")
-    labels = pd.read_parquet("data/labels.parquet")
-    card = json.loads(Path("data/dataset.json").read_text())
+    scores = pd.read_parquet(_there(f"data/scores/{method}.parquet"))
+    cost = json.loads(_there(f"data/scores/{method}.json").read_text())
+    videos = pd.read_parquet(_there("data/videos.parquet"))
+    labels = pd.read_parquet(_there("data/labels.parquet"))
+    card = json.loads(_there("data/dataset.json").read_text())
 
     lengths = videos[videos["split"] == "test"].set_index("video")["frames"].to_dict()
     if not lengths:
@@ -74,19 +74,26 @@ def main() -> str:
     if notes:
         metrics["note"] = "; ".join(notes)
 
-    title = f"{method} on {card.get('title', params.dataset)}, {{}}, seed {params.seed}" + "".join(
-        f"\n{note}" for note in notes
-    )
+    def title(what: str) -> str:
+        return "\n".join([f"{method} on {card.get('title', params.dataset)}, {what}, seed {params.seed}", *notes])
+
     with replacing("metrics/plots") as folder:
         folder.mkdir()
-        _draw_scores(folder, params.protocol, fused[params.protocol], truths, judged, title)
+        drawn = params.protocol
+        _draw_scores(folder, drawn, fused[drawn], truths, judged, title(f"{drawn} protocol"))
         if truths:
-            _draw_roc(folder, judged, title)
+            _draw_roc(folder, judged, title("both protocols"))
     with replacing("metrics/recipe.yaml") as path:
         YAML().dump({"dataset": params.dataset, "seed": params.seed, method: recipe.model_dump()}, path)
     with replacing("metrics/metrics.json") as path:
         path.write_text(json.dumps(_rounded(metrics), indent=2) + "\n")
     return f"{len(scores)} scored frames, {len(truths)} label set(s) -> metrics/metrics.json, metrics/plots"
+
+
+def _there(path: str) -> Path:
+    if not Path(path).exists():
+        raise VigilError(f"{path} not found: `dvc repro` makes it")
+    return Path(path)
 
 
 def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
@@ -111,7 +118,7 @@ def _notes(params: Params, card: Mapping[str, Any], labelled: bool) -> list[str]
     if params.dataset == "demo":
         notes.append("made data, not a benchmark")
     if card.get("partial"):
-        notes.append("part of the data set only, not comparable with published figures")
+        notes.append("videos of the data set may be missing, not comparable with published figures")
     if not labelled:
         notes.append("no labels: score curves and counts, no AUC")
     if params.evaluate.smooth:
@@ -133,7 +140,7 @@ def _draw_scores(
         table[column] = judged[protocol, name][1].astype(int)
     table.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
     aucs = {name: video_aucs(*judged[protocol, name]) for name in truths}
-    figure = score_figure(fused, truths, aucs, COLOURS[protocol], title.format(f"{protocol} protocol"))
+    figure = score_figure(fused, truths, aucs, COLOURS[protocol], title)
     figure.savefig(folder / "scores.png", metadata={"Software": None})
 
 
@@ -144,7 +151,7 @@ def _draw_roc(folder: Path, judged: Mapping[tuple[str, str], Judged], title: str
         for (protocol, name), (fpr, tpr) in curves.items()
     ).to_csv(folder / "roc.csv", index=False, float_format="%.6g")
     aucs = {key: roc_auc_score(abnormal, score) for key, (score, abnormal, _) in judged.items()}
-    figure = roc_figure(curves, aucs, title.format("both protocols"))
+    figure = roc_figure(curves, aucs, title)
     figure.savefig(folder / "roc.png", metadata={"Software": None})
 
 

@@ -54,6 +54,7 @@ class Run:
             state: what the first video is given: a tensor or None.
 
         A scoring that was killed goes on after the last video that it finished.
+
         """
         train = evenly_chosen(self.videos[self.videos.split == "train"], self.train_frames)
         test = self.videos[self.videos.split == "test"]

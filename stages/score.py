@@ -52,7 +52,7 @@ def main(method: str) -> str:
 
 
 def trained_recipe(recipe, description: dict, method: str):
-    """The recipe with the `fit` part that the model was really made with. Raises VigilError if it is another method's."""
+    """The recipe with the `fit` part that made the model. Raises VigilError if it is another method's."""
     if description.get("method") != method:
         raise VigilError(f"models/{method} holds a model of {description.get('method')}: run fit-{method} again")
     return recipe.model_copy(update={"fit": type(recipe.fit)(**description["fit"])})

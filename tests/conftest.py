@@ -23,7 +23,7 @@ def moving_square(frames: int, speed: int, seed: int) -> list[bytes]:
     return images
 
 
-@pytest.fixture()
+@pytest.fixture
 def prepared(tmp_path, monkeypatch, request):
     """Two training and two test videos of moving squares; the second test video moves too fast from frame 6 on.
 

@@ -191,7 +191,7 @@ def test_smoothing_and_partial_data_are_said(made):
     set_params(made, evaluate__smooth=2.0, dataset="ped2")
     Path("data/dataset.json").write_text(json.dumps({"partial": True}))
     evaluate.main()
-    assert "part of the data set only" in metrics()["note"]
+    assert "videos of the data set may be missing" in metrics()["note"]
     assert "smoothed over past and future frames, sigma 2" in metrics()["note"]
     assert metrics()["paper"]["auc_micro"] < 1
 
@@ -231,3 +231,9 @@ def test_refusals(made, name, change, message):
 def test_labels_of_one_class_among_the_scored_frames_are_refused(made):
     edit("labels", lambda table: table.assign(abnormal=table["frame"] < 4))
     assert "label set made: all 17 judged frames are normal" in refused()
+
+
+@pytest.mark.parametrize("name", ["scores/mnad.parquet", "scores/mnad.json", "labels.parquet", "dataset.json"])
+def test_a_missing_input_is_named(made, name):
+    Path("data", name).unlink()
+    assert refused() == f"stages.evaluate: data/{name} not found: `dvc repro` makes it"

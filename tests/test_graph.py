@@ -30,7 +30,7 @@ def stages_of(file: str) -> dict[str, dict]:
 UPSTREAM = stages_of("stages/dvc.yaml")
 
 
-@pytest.fixture()
+@pytest.fixture
 def pipeline(tmp_path, monkeypatch):
     """A copy of the pipeline's description, without data."""
     shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))

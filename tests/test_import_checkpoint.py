@@ -15,7 +15,7 @@ from stages.methods import lgn_net, memory, mnad
 from tests.conftest import set_params
 
 
-@pytest.fixture()
+@pytest.fixture
 def small(prepared, monkeypatch):
     for method in ("mnad", "lgn_net"):
         set_params(prepared, **{f"{method}__fit__size": 32, f"{method}__fit__width": 2})

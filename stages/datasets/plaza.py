@@ -30,14 +30,15 @@ SKIN = [(150, 180, 222), (120, 152, 200), (84, 112, 160), (56, 76, 112)]
 HAIR = [(28, 30, 36), (34, 52, 80), (52, 88, 132), (150, 156, 160)]
 
 SCENARIOS = [
-    [("cyclist", 0.12), ("cyclist", 0.55)],
-    [("vehicle", 0.30)],
+    [("cyclist", 0.35)],
+    [("vehicle", 0.35)],
     [],
     [("patrol", 0.0)],
-    [("wrong_way", 0.25), ("fall", 0.0)],
-    [("runner", 0.15), ("cyclist", 0.55)],
+    [("runner", 0.1), ("cyclist", 0.65)],
+    [("fall", 0.0)],
     [("left_object", 0.0)],
-    [("loiterer", 0.45), ("vehicle", 0.55)],
+    [("wrong_way", 0.5), ("vehicle", 0.6)],
+    [("loiterer", 0.45), ("cyclist", 0.6)],
 ]
 """What happens in test videos, in turn: (what, when as a part of the video). The third has nothing abnormal, the
 fourth nothing normal."""

@@ -48,12 +48,12 @@ def test_damaged_model_is_named(tmp_path):
         load_model(tmp_path / "m")
 
 
-@pytest.fixture()
+@pytest.fixture
 def authors_package(monkeypatch):
     """The authors' package `model`, which exists where they saved their files and not where we load them."""
     package, module = types.ModuleType("model"), types.ModuleType("model.Reconstruction")
 
-    class convAE(nn.Module):  # noqa: N801
+    class convAE(nn.Module):
         def __init__(self):
             super().__init__()
             self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=False), nn.MaxPool2d(2))
@@ -111,7 +111,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, function, zipped):
         torch.save({"weights": Hostile(function, *arguments)}, "bad.pth", _use_new_zipfile_serialization=zipped)
     except (TypeError, pickle.PicklingError):
         torch.save({"weights": Hostile(function, "ran")}, "bad.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(VigilError, match="refused: .* nothing of it was executed"):
+    with pytest.raises(VigilError, match=r"refused: .* nothing of it was executed"):
         load_authors_file("bad.pth")
     assert not (tmp_path / "ran").exists()
 

@@ -14,7 +14,7 @@ from tests.conftest import set_params
 TRAINED = [name for name in params.methods() if hasattr(import_module(f"stages.methods.{name}"), "fit")]
 
 
-@pytest.fixture()
+@pytest.fixture
 def small(prepared):
     """The prepared data set with every network small; the architecture is the full one."""
     for method in TRAINED:

@@ -4,8 +4,6 @@ Shapes: T scored frames of one video, L frames of that video, N frames of all tr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,25 +11,7 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 
 from stages.evaluation.tables import rows_by
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """score = sum over components of weight x normalised component.
-
-    Attributes:
-        weights: component -> signed weight; negative for a component that is high on normal frames (PSNR).
-        normalise: `video_minmax` scales each component to 0..1 within each test video (looks at the whole
-            video, past and future); `train_zscore` subtracts the mean and divides by the standard deviation
-            that the component has on the training videos; `none` leaves it.
-        frames: `scored` evaluates only the frames that the method scores; `all` gives the unscored frames
-            at the start and the end of a video the nearest scored frame's value, so that every method is
-            judged on the same frames.
-    """
-
-    weights: dict[str, float]
-    normalise: Literal["video_minmax", "train_zscore", "none"]
-    frames: Literal["scored", "all"]
+from stages.recipes import Fusion
 
 
 def video_minmax(values: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:

@@ -12,7 +12,7 @@ from stages.run import Run
 
 
 def score(run: Run, recipe, model: None) -> pd.DataFrame:
-    """Mean and peak squared difference of every frame but a video's first; a row a frame."""
+    """Mean and peak difference of every frame but a video's first; a row a frame."""
 
     def score_video(pixels: np.ndarray, split: str, state: None) -> tuple[pd.DataFrame, None]:
         mean, peak = differences(pixels, recipe.score.blur)
@@ -24,15 +24,15 @@ def score(run: Run, recipe, model: None) -> pd.DataFrame:
 def differences(
     pixels: UInt8[np.ndarray, "T H W C"], blur: int
 ) -> tuple[Float[np.ndarray, " T-1"], Float[np.ndarray, " T-1"]]:
-    """Squared grey difference of consecutive frames, pixels in [0, 1]: its mean, and the maximum of its box blur."""
+    """Grey difference of consecutive frames, pixels in [0, 1]: mean of its square, maximum of its box-blurred size."""
     means, peaks = [], []
     before = None
     for frame in pixels:
         grey = frame[..., 0] if frame.shape[-1] == 1 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         grey = grey.astype(np.float32) / 255
         if before is not None:
-            squared = np.square(grey - before)
-            means.append(squared.mean(dtype=np.float64))
-            peaks.append(cv2.blur(squared, (blur, blur)).max())
+            difference = cv2.absdiff(grey, before)
+            means.append(np.square(difference).mean(dtype=np.float64))
+            peaks.append(cv2.blur(difference, (blur, blur)).max())
         before = grey
     return np.array(means), np.array(peaks, np.float64)

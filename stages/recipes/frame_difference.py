@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.evaluation.fusion import Fusion
 from stages.params import Protocol, Section
+from stages.recipes import Fusion
 
 
 class Score(Section):

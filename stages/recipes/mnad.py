@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.evaluation.fusion import Fusion
 from stages.params import Protocol, Published, Section
+from stages.recipes import Fusion
 
 
 class Fit(Section):

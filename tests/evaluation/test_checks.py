@@ -6,7 +6,7 @@ import pytest
 
 from stages.command import VigilError
 from stages.evaluation.checks import check_classes, check_labels, check_scores
-from stages.evaluation.fusion import Fusion
+from stages.recipes import Fusion
 
 LENGTHS = {"test/01": 5, "test/02": 4}
 HONEST = Fusion({"psnr": -1.0}, "train_zscore", "all")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.evaluation.fusion import Fusion, fill_ends, fuse, fuse_table, smooth, train_zscore, video_minmax
+from stages.evaluation.fusion import fill_ends, fuse, fuse_table, smooth, train_zscore, video_minmax
+from stages.recipes import Fusion
 
 series = arrays(float, st.integers(1, 40), elements=st.integers(-1000, 1000).map(lambda value: value / 8))
 

@@ -48,7 +48,7 @@ def main(method: str, files: list[Path]) -> str:
     )
     if done.returncode:
         raise VigilError(
-            f"models/{method} is written, but DVC did not take it as the result of fit-{method}: {done.stderr.strip()}\n"
+            f"models/{method} is written, but DVC did not record it for fit-{method}: {done.stderr.strip()}\n"
             f"Prepare the data set first (dvc repro stages/dvc.yaml:frames), then import again"
         )
     return f"{', '.join(path.name for path in files)} -> models/{method}; now run: dvc repro"

@@ -22,7 +22,7 @@ Published = Literal["published"] | T
 """A value, or the word `published`: what the authors published for the data set."""
 
 Protocol = Literal["honest", "paper"]
-"""`paper`: the authors' own evaluation rule. `honest`: no test label and no statistics of a test video touch a score."""
+"""`paper`: the authors' own evaluation rule. `honest`: no test label, no statistics of a test video reach a score."""
 
 
 class Section(BaseModel):

@@ -4,6 +4,8 @@ import ast
 import shlex
 from pathlib import Path
 
+from stages.datasets import LAYOUTS
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"fit": ("methods", "recipes"), "score": ("methods", "recipes"), "evaluate": ("recipes",)}
 
@@ -11,14 +13,19 @@ PARTS = {"fit": ("methods", "recipes"), "score": ("methods", "recipes"), "evalua
 def files_of(command: str, method: str | None = None) -> set[str]:
     """Files that `python -m stages.<stage> [METHOD]` imports, paths from the root.
 
-    A method's modules are imported by name, hence not in the source: they are added for the stages that do so.
+    A method's modules, and the data sets' layouts, are imported by name, hence not in the source: they are added for
+    the stages that do so.
     Package files that hold nothing but a docstring do not count.
     """
     _, _, module, *arguments = shlex.split(command)
     stage = module.removeprefix("stages.")
     method = arguments[0] if arguments else method
     found: set[str] = set()
-    for start in [module, *(f"stages.{part}.{method}" for part in PARTS.get(stage, ()))]:
+    layouts = [f"stages.datasets.{name}" for name in {*LAYOUTS.values(), "folder"}]
+    by_name = (
+        layouts if stage in ("dataset", "frames") else [f"stages.{part}.{method}" for part in PARTS.get(stage, ())]
+    )
+    for start in [module, *by_name]:
         _follow(start, found)
     return {path for path in found if _has_code(ROOT / path)}
 

@@ -30,4 +30,4 @@ def parameters_and_gmac(network: nn.Module, inputs: tuple[torch.Tensor, ...]) ->
             print_per_layer_stat=False,
             backend="aten",
         )
-    return {"parameters": sum(p.numel() for p in network.parameters()), "gmac": round(macs / 1e9, 4)}
+    return {"parameters": sum(p.numel() for p in network.parameters()), "gmac": round(float(macs or 0) / 1e9, 4)}

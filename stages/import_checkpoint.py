@@ -66,7 +66,7 @@ def check_keys(model: Model, expected: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the authors' published files the model that scoring uses.")
     parser.add_argument("method")
     parser.add_argument("files", nargs="+", type=Path, help="network first, then memory items")
     arguments = parser.parse_args()

@@ -7,6 +7,7 @@ A method's own section is described beside the method, in `stages/recipes/<metho
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
@@ -144,7 +145,9 @@ def resolve(section: Section, table: dict, dataset: str, name: str) -> Any:
     return section.model_copy(update=parts)
 
 
-def _validated(schema: type[BaseModel], content: Any, prefix: str, problems: list[str], known: list[str] = ()) -> Any:
+def _validated(
+    schema: type[BaseModel], content: Any, prefix: str, problems: list[str], known: Sequence[str] = ()
+) -> Any:
     try:
         return schema.model_validate(content)
     except ValidationError as error:

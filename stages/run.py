@@ -38,7 +38,7 @@ class Run:
 
         Raises VigilError where the split has no video.
         """
-        videos = self.videos[self.videos.split == split]
+        videos = self.videos.query("split == @split")
         if videos.empty:
             raise VigilError(f"the data set has no {split} videos: see data/videos.parquet")
         return open_pixels(videos, FRAMES, size, self.workers)
@@ -56,26 +56,26 @@ class Run:
         A scoring that was killed goes on after the last video that it finished.
 
         """
-        train = evenly_chosen(self.videos[self.videos.split == "train"], self.train_frames)
-        test = self.videos[self.videos.split == "test"]
+        train = evenly_chosen(self.videos.query("split == 'train'"), self.train_frames)
+        test = self.videos.query("split == 'test'")
         videos = pd.concat([train, test])
         pixels = open_pixels(videos, FRAMES, size, self.workers)
         parts = []
         with tqdm(total=int(videos.frames.sum()), desc="score", unit="frame", disable=None) as bar:
-            for i, video in enumerate(videos.itertuples()):
+            for i, (video, split, frames) in enumerate(zip(videos.video, videos.split, videos.frames, strict=True)):
                 done, after = self.scratch / f"{i}.parquet", self.scratch / f"{i}.pt"
                 if done.exists():
                     state = torch.load(after, map_location=self.device)
                 else:
-                    rows, state = score(pixels[video.video], video.split, state)
-                    rows.insert(0, "video", video.video)
-                    rows.insert(1, "split", video.split)
+                    rows, state = score(pixels[video], split, state)
+                    rows.insert(0, "video", video)
+                    rows.insert(1, "split", split)
                     with replacing(after) as temporary:
                         torch.save(state, temporary)
                     with replacing(done) as temporary:
                         rows.to_parquet(temporary, index=False)
                 parts.append(pd.read_parquet(done))
-                bar.update(video.frames)
+                bar.update(frames)
         return pd.concat(parts, ignore_index=True)
 
     def autocast(self):

@@ -49,11 +49,27 @@ Path = tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]
 
 @dataclass
 class Part:
-    """A textured patch and where it is: `pose[t]` maps texture pixels to image pixels."""
+    """A textured patch and where it is.
+
+    Attributes:
+        texture: the patch.
+        pose: maps texture pixels to image pixels, T + 1 times.
+        solid: a shadow is not: it darkens, and is neither mask nor flow.
+        step: maps an image pixel (x, y, 1) of the part to its flow.
+        corners: x1, y1, x2, y2 of the image pixels that it may touch, upper ends excluded.
+    """
 
     texture: Float32[np.ndarray, "h w 4"]
     pose: Float[np.ndarray, "T 2 3"]
-    solid: bool = True  # a shadow is not: it darkens, and is neither mask nor flow
+    solid: bool = True
+
+    def __post_init__(self):
+        whole = np.zeros((len(self.pose), 3, 3))
+        whole[:, :2], whole[:, 2, 2] = self.pose, 1
+        self.step = (whole[1:] @ np.linalg.inv(whole[:-1]) - np.eye(3))[:, :2]
+        h, w = self.texture.shape[:2]
+        ends = self.pose @ np.array([[-0.5, w - 0.5, w - 0.5, -0.5], [-0.5, -0.5, h - 0.5, h - 0.5], [1, 1, 1, 1]])
+        self.corners = np.hstack([np.floor(ends.min(2)), np.ceil(ends.max(2)) + 1]).astype(int)
 
 
 @dataclass
@@ -133,27 +149,26 @@ def draw(
     box: list[int],
 ) -> None:
     """Draw one part over the image; where it is opaque, set the pixel's owner and flow, and widen the box."""
-    now, then = part.pose[frame], part.pose[frame + 1]
-    h, w = part.texture.shape[:2]
-    corners = now @ np.array([[-0.5, w - 0.5, w - 0.5, -0.5], [-0.5, -0.5, h - 0.5, h - 0.5], [1, 1, 1, 1]])
-    x1, y1 = np.maximum(np.floor(corners.min(1)).astype(int), 0)
-    x2, y2 = np.minimum(np.ceil(corners.max(1)).astype(int) + 1, image.shape[1::-1])
+    x1, y1, x2, y2 = part.corners[frame].tolist()
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, image.shape[1]), min(y2, image.shape[0])
     if x1 >= x2 or y1 >= y2:
         return
-    local = now.copy()
-    local[:, 2] -= x1, y1
-    patch = cv2.warpAffine(part.texture, local, (int(x2 - x1), int(y2 - y1)), flags=cv2.INTER_LINEAR)
-    here = slice(y1, y2), slice(x1, x2)
-    image[here] = image[here] * (1 - patch[..., 3:]) + patch[..., :3]
-    opaque = patch[..., 3] > 0.5
-    if not part.solid or not opaque.any():
+    pose = part.pose[frame].copy()
+    pose[:, 2] -= x1, y1
+    patch = cv2.warpAffine(part.texture, pose, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+    here = image[y1:y2, x1:x2]
+    here *= 1 - patch[..., 3:]
+    here += patch[..., :3]
+    if not part.solid:
         return
-    step = np.vstack([then, [0, 0, 1]]) @ np.linalg.inv(np.vstack([now, [0, 0, 1]])) - np.eye(3)
-    ys, xs = np.nonzero(opaque)
+    ys, xs = np.nonzero(patch[..., 3] > 0.5)
+    if not len(ys):
+        return
     ys, xs = ys + y1, xs + x1
     owner[ys, xs] = track
-    flow[ys, xs] = np.stack([xs, ys, np.ones_like(xs)], 1) @ step[:2].T
-    box[:] = min(box[0], xs.min()), min(box[1], ys.min()), max(box[2], xs.max() + 1), max(box[3], ys.max() + 1)
+    step = part.step[frame]
+    flow[ys, xs] = xs[:, None] * step[:, 0] + ys[:, None] * step[:, 1] + step[:, 2]
+    box[:] = min(box[0], xs.min()), min(box[1], ys[0]), max(box[2], xs.max() + 1), max(box[3], ys[-1] + 1)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def score_figure(
     colour: str,
     title: str,
 ) -> Figure:
-    """Score over time, one small panel a test video, all on one score axis, abnormal frames shaded.
+    """Score over time, one small panel a test video, all on one score axis (asinh), abnormal frames shaded.
 
     With several label sets each shades its own horizontal band of the panel.
 
@@ -77,13 +77,15 @@ def score_figure(
     figure = Figure(figsize=(width * columns, height * down + 1.2), layout="constrained")
     panels = figure.subplots(down, columns, squeeze=False).flat
     low, high = scores["score"].min(), scores["score"].max()
-    margin = 0.05 * (high - low) or 1.0
+    # one video that stands far out would flatten all others: linear where most scores lie, logarithmic beyond
+    usual = 3 * float(np.subtract(*np.percentile(scores["score"], [75, 25]))) or 1.0
     for number, ((video, rows), axes) in enumerate(zip(videos.items(), panels, strict=False)):
         for band, shade in enumerate(shades):
             _shade(axes, shade[video]["abnormal"].to_numpy(bool), band, len(shades))
         axes.plot(rows["frame"], rows["score"], color=colour, linewidth=1)
         axes.set_xlim(0, max(rows["frame"].iloc[-1], 1))
-        axes.set_ylim(low - margin, high + margin)
+        axes.set_yscale("asinh", linear_width=usual)
+        axes.set_ylim(low - 0.05 * usual, high + 0.05 * max(usual, high))
         own = [f"AUC {values[video]:.2f}" if video in values else "one class" for values in aucs.values()]
         axes.set_title(video, loc="left", fontsize="small")
         axes.set_title(" | ".join(own), loc="right", fontsize="small", color="0.35")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._utils
 from torch import nn
 
 from stages.command import VigilError
@@ -63,9 +64,11 @@ def load_authors_file(path: str | Path) -> Any:
         pass
     except (RuntimeError, EOFError, OSError) as error:
         raise VigilError(f"{path} is no PyTorch file, or a damaged one: {error}") from None
-    restricted = types.ModuleType("restricted_pickle")
-    restricted.Unpickler = RestrictedUnpickler
-    restricted.load = lambda file, **options: RestrictedUnpickler(file, **options).load()
+    restricted = types.SimpleNamespace(
+        __name__="restricted_pickle",
+        Unpickler=RestrictedUnpickler,
+        load=lambda file, **options: RestrictedUnpickler(file, **options).load(),
+    )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""LGN-Net: "Making Local-Global Normality Network for Anomaly Detection", Zhao et al., arXiv 2211.07454.
+"""LGN-Net: "Local-Global Normality Network for Video Anomaly Detection", Zhao et al., arXiv 2211.07454.
 
 Two branches predict a frame from the four before it. The global branch is MNAD's encoder and memory, but decodes
 only what the memory returns; the local branch follows motion frame by frame with a spatio-temporal LSTM.

@@ -48,8 +48,8 @@ class Network(nn.Module):
         queries = memory.queries_of(features)
         read = memory.as_map(memory.read(queries, items), height, width)
         query = memory.as_map(queries, height, width)
-        query, *around = (part.expand(len(read), -1, -1, -1) for part in (query, *around))
-        return self.decode(query, read, tuple(around)), queries
+        query, *beside = (part.expand(len(read), -1, -1, -1) for part in (query, *around))
+        return self.decode(query, read, tuple(beside)), queries
 
     def forward(self, clip: Float[Tensor, "B C H W"], items: Float[Tensor, "1 M D"]) -> tuple[Tensor, Tensor]:
         """Frames (B, 3, H, W) and queries (1, B h w, D)."""
@@ -58,6 +58,8 @@ class Network(nn.Module):
 
 class Memory(nn.Module):
     """Items that a checkpoint holds beside the network: state, not a parameter."""
+
+    items: Tensor
 
     def __init__(self, items: Float[Tensor, "1 M D"]):
         super().__init__()
@@ -93,7 +95,7 @@ def fit(network_class: type[Network], run: Run, recipe) -> Model:
     """
     recipe = recipe.fit
     torch.manual_seed(run.seed)
-    network = network_class(recipe.width).to(run.device, memory_format=torch.channels_last)
+    network = network_class(recipe.width).to(run.device).to(memory_format=torch.channels_last)
     state = Memory(memory.initial_items(recipe.items, 8 * recipe.width)).to(run.device)
     optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(recipe.epochs, 1))
@@ -147,7 +149,7 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> pd.Da
     """
     network = network_class(recipe.fit.width)
     network.load_state_dict(model.network)
-    network.to(run.device, memory_format=torch.channels_last).eval()
+    network.to(run.device).to(memory_format=torch.channels_last).eval()
     trained = model.state["items"].to(run.device)[None]
     length = clip_length(network_class)
 

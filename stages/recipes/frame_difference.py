@@ -33,8 +33,7 @@ PUBLISHED: dict = {}
 
 def fusion(protocol: Protocol, fuse: Fuse) -> Fusion:
     """One component. Paper: min-max within each video, as the prediction methods do. Honest: z-score by training."""
-    return Fusion(
-        weights={fuse.component: 1.0},
-        normalise={"paper": "video_minmax", "honest": "train_zscore"}[protocol],
-        frames={"paper": "scored", "honest": "all"}[protocol],
-    )
+    weights = {fuse.component: 1.0}
+    if protocol == "paper":
+        return Fusion(weights, normalise="video_minmax", frames="scored")
+    return Fusion(weights, normalise="train_zscore", frames="all")

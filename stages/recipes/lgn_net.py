@@ -1,4 +1,4 @@
-"""LGN-Net: "Making Local-Global Normality Network for Anomaly Detection", Zhao et al., arXiv 2211.07454.
+"""LGN-Net: "Local-Global Normality Network for Video Anomaly Detection", Zhao et al., arXiv 2211.07454.
 
 Its section of params.yaml has the keys of MNAD's, on whose memory and scoring it builds. The authors' README
 refers to the paper for values per data set, which their code does not contain: the code's defaults stand for all.

@@ -65,9 +65,9 @@ def fusion(protocol: Protocol, fuse: Fuse) -> Fusion:
     Paper: min-max within each video, memory carried from video to video. Honest: z-scores by the training
     videos, memory reset before each video.
     """
-    suffix = {"paper": "_carried", "honest": "_reset"}[protocol]
-    return Fusion(
-        weights={f"psnr{suffix}": -fuse.alpha, f"feature_distance{suffix}": 1 - fuse.alpha},
-        normalise={"paper": "video_minmax", "honest": "train_zscore"}[protocol],
-        frames={"paper": "scored", "honest": "all"}[protocol],
-    )
+    alpha = float(fuse.alpha)
+    if protocol == "paper":
+        weights = {"psnr_carried": -alpha, "feature_distance_carried": 1 - alpha}
+        return Fusion(weights, normalise="video_minmax", frames="scored")
+    weights = {"psnr_reset": -alpha, "feature_distance_reset": 1 - alpha}
+    return Fusion(weights, normalise="train_zscore", frames="all")

@@ -19,6 +19,8 @@ import cv2
 import joblib
 import numpy as np
 import pandas as pd
+from av.codec.context import Flags as CodecFlags
+from av.container import Flags as ContainerFlags
 from tqdm import tqdm
 
 from stages.command import command
@@ -95,12 +97,12 @@ def make_video(
 def write_video(path: Path, frames: np.ndarray) -> None:
     """Write frames (T, H, W, 3), blue first, without loss (FFV1), the same bytes every time."""
     with av.open(str(path), "w") as container:
-        container.flags |= av.container.Flags.bitexact.value
+        container.flags |= ContainerFlags.bitexact.value
         stream = container.add_stream("ffv1", rate=RATE, options=FFV1)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0"
         stream.thread_count = 1
-        stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
+        stream.codec_context.flags |= CodecFlags.bitexact.value
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
         container.mux(stream.encode())

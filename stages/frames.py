@@ -21,6 +21,7 @@ import cv2
 import joblib
 import numpy as np
 import pandas as pd
+from av.error import FFmpegError
 from tqdm import tqdm
 
 from stages.command import VigilError, command
@@ -50,9 +51,9 @@ def main() -> str:
 
     masked = {name: flags for name, flags in per_video(write_mask, tests, params.workers, "masks", root, scratch)
               if flags is not None}  # fmt: skip
-    if not any(isinstance(video.source, Path) for video in tests):  # wrong labels stop here, before the long part
-        counts = {video.name: len(video.source) for video in tests}
-        check_totals(dataset, counts, layout(dataset).labels(root, counts, masked), partial)
+    known = {video.name: len(video.source) for video in tests if isinstance(video.source, tuple)}
+    if len(known) == len(tests):  # wrong labels stop here, before the long part
+        check_totals(dataset, known, layout(dataset).labels(root, known, masked), partial)
     check_space(videos, scratch)
 
     stored: dict[str, Stored] = {}
@@ -106,7 +107,7 @@ def write_mask(video: Video, root: Path, scratch: Path) -> np.ndarray | None:
         return None
     with replacing(scratch / "masks" / f"{video.name}.npz") as path:
         np.savez_compressed(path, mask=np.packbits(mask, axis=-1), shape=np.array(mask.shape))
-    return np.asarray(mask).any(axis=(1, 2))
+    return np.any(mask, axis=(1, 2))
 
 
 def write_frames(video: Video, root: Path, scratch: Path) -> tuple[Stored | None, float, list[str]]:
@@ -132,7 +133,7 @@ def write_frames(video: Video, root: Path, scratch: Path) -> tuple[Stored | None
         else:
             images = checked(video.source, problems)
         stored = write_store(path, images, fps=fps, source=str(video.folder.relative_to(root)))
-    except (ImageError, av.FFmpegError) as error:
+    except (ImageError, FFmpegError) as error:
         return None, fps, problems or [f"{video.folder}: {error}"]
     with replacing(done) as temporary:
         temporary.write_text(json.dumps({"state": state, "stored": asdict(stored), "fps": fps}))
@@ -162,7 +163,7 @@ def checked(files: tuple[Path, ...], problems: list[str]) -> Iterator[bytes]:
 
 
 def frame_rate(path: Path) -> float:
-    """Frames a second of a video file; NaN where it declares none. Raises av.FFmpegError or ImageError."""
+    """Frames a second of a video file; NaN where it declares none. Raises FFmpegError or ImageError."""
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ImageError("no video in it")
@@ -172,7 +173,7 @@ def frame_rate(path: Path) -> float:
 def decoded(path: Path) -> Iterator[bytes]:
     """Yield a video file's frames as PNG, upright, grey where the file is grey.
 
-    Raises av.FFmpegError or ImageError where a frame is damaged or the file ends before its declared end.
+    Raises FFmpegError or ImageError where a frame is damaged or the file ends before its declared end.
     """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -223,7 +224,7 @@ def estimated_size(path: Path) -> int:
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or seconds * float(stream.average_rate or 0)
             return int(frames * stream.width * stream.height * 1.3)
-    except (av.FFmpegError, IndexError):  # named with the other bad files when it is read
+    except (FFmpegError, IndexError):  # named with the other bad files when it is read
         return 0
 
 

@@ -17,8 +17,8 @@ from stages.datasets.common import (
     Video,
     agreed,
     first_with_videos,
+    from_cells,
     from_concatenated,
-    from_ranges,
     incomplete,
     load_mat,
     number,
@@ -87,11 +87,7 @@ def labels(root: Path, frames: dict[str, int], masked: Truth) -> Labels:
         found["avenue-official-masks"] = {video: masked[video] for video in frames}
     truths: dict[str, Truth] = {}
     if path := present(root, ["avenue.mat"]):
-        ranges = ranges_from_mat(path)
-        truths[path.name] = {
-            video: from_ranges(ranges[number(video) - 1], count, f"{path}, video {number(video)}")
-            for video, count in frames.items()
-        }
+        truths[path.name] = from_cells(ranges_from_mat(path), frames, path)
     if path := present(root, ["frame_labels_avenue.npy"]):
         # a part of the data set is cut by the numbers of frames of the whole
         truth = from_concatenated(path, {str(i): count for i, count in enumerate(TEST_FRAMES, 1)})

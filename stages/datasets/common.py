@@ -19,6 +19,7 @@ from stages.command import VigilError
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 
+Split = Literal["train", "test", ""]
 Abnormal = Bool[np.ndarray, " T"]
 Truth = dict[str, Abnormal]
 """Video name -> which of its frames are abnormal."""
@@ -39,9 +40,9 @@ class Video:
     """
 
     name: str
-    split: Literal["train", "test", ""]
+    split: Split
     source: Path | tuple[Path, ...]
-    weak_split: Literal["train", "test", ""] = ""
+    weak_split: Split = ""
     weak_abnormal: bool | None = None
 
     @property
@@ -81,7 +82,7 @@ class Card:
 def natural(name: str) -> tuple:
     """A sort key by which 2 comes before 10, in each part of a path."""
     return tuple(
-        [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", part) if piece]
+        [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", part) if piece]
         for part in name.split("/")
     ), name
 
@@ -92,7 +93,7 @@ def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(paths, key=lambda path: natural(path.name))
 
 
-def collect(folder: Path, split: Literal["train", "test", ""], origin: str | None = None) -> list[Video]:
+def collect(folder: Path, split: Split, origin: str | None = None) -> list[Video]:
     """Every video file and every folder of images directly in a folder, called `<origin or split>/<name>`."""
     if not folder.is_dir():
         return []
@@ -105,7 +106,7 @@ def collect(folder: Path, split: Literal["train", "test", ""], origin: str | Non
     return videos
 
 
-def first_with_videos(root: Path, folders: Iterable[str], split: Literal["train", "test"]) -> list[Video]:
+def first_with_videos(root: Path, folders: Iterable[str], split: Split) -> list[Video]:
     """The videos of the first of some folders that holds any."""
     return next((videos for folder in folders if (videos := collect(root / folder, split))), [])
 
@@ -152,6 +153,19 @@ def from_ranges(ranges: Iterable[tuple[int, int]], frames: int, where: str) -> A
             raise VigilError(f"{where}: range {start}..{end}, expected within 1..{frames}, the video's frames")
         abnormal[start - 1 : end] = True
     return abnormal
+
+
+def from_cells(cells: list[list[tuple[int, int]]], frames: dict[str, int], path: Path) -> Truth:
+    """Labels from one list of ranges a video: the video whose name ends in 1 has the first.
+
+    Raises VigilError for a video without a list, and for a range outside its frames.
+    """
+    if bad := [video for video in frames if not 1 <= number(video) <= len(cells)]:
+        raise VigilError(f"{path} has labels of {len(cells)} videos, none of {bad[0]}")
+    return {
+        video: from_ranges(cells[number(video) - 1], count, f"{path}, video {number(video)}")
+        for video, count in frames.items()
+    }
 
 
 def ranges_from_mat(path: Path) -> list[list[tuple[int, int]]]:

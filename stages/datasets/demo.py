@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from stages.datasets.common import Card, Labels, Truth, Video, collect, incomplete
+from stages.datasets.common import Card, Labels, Split, Truth, Video, collect, incomplete
 
 CARDS = {
     "demo": Card(
@@ -28,7 +28,11 @@ def videos(root: Path) -> list[Video]:
     if not (root / "labels.parquet").exists():
         raise incomplete(root, CARDS["demo"], ["everything"])
     truth = pd.read_parquet(root / "labels.parquet").groupby("video").abnormal.any()
-    parts = [("train", "train", "train"), ("test", "test", "test"), ("weak", "", "train")]
+    parts: list[tuple[str, Split, Split]] = [
+        ("train", "train", "train"),
+        ("test", "test", "test"),
+        ("weak", "", "train"),
+    ]
     return [
         Video(video.name, split, video.source, weak_split, bool(truth[video.name]))
         for folder, split, weak_split in parts

@@ -60,14 +60,14 @@ def from_table(path: Path, frames: dict[str, int]) -> Truth:
     if list(rows.columns) != ["video", "start", "end"]:
         raise VigilError(f"{path}: found the columns {','.join(rows.columns)}; expected video,start,end")
     ranges: dict[str, list[tuple[int, int]]] = {video: [] for video in frames}
-    for line, row in enumerate(rows.itertuples(), 2):
-        video = known(row.video, frames, f"{path}, line {line}")
-        if not 0 <= row.start <= row.end < frames[video]:
+    columns = (rows[column].tolist() for column in rows)
+    for line, (name, start, end) in enumerate(zip(*columns, strict=True), 2):
+        video = known(name, frames, f"{path}, line {line}")
+        if not 0 <= start <= end < frames[video]:
             raise VigilError(
-                f"{path}, line {line}: frames {row.start} to {row.end} of {video}; expected within "
-                f"0 to {frames[video] - 1}"
+                f"{path}, line {line}: frames {start} to {end} of {video}; expected within 0 to {frames[video] - 1}"
             )
-        ranges[video].append((row.start + 1, row.end + 1))
+        ranges[video].append((start + 1, end + 1))
     return {video: from_ranges(ranges[video], count, str(path)) for video, count in frames.items()}
 
 

@@ -14,37 +14,43 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, UInt8
 
+Color = tuple[float | int, float | int, float | int]
+"""Blue, green, red."""
+
+Path = tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]
+"""Feet: x and y in pixels, a value a frame."""
+
 DETAIL = 96  # texture pixels a person's height
 HORIZON = -0.12  # image heights; where a person's size would be zero
 NEAR = 0.29  # image heights; a person's size at the lower edge of the image
-GROUND = (0.34, 0.97)  # image heights; where feet are
+NEAREST = 0.97  # image heights; where the nearest feet are
 LANE = (0.40, 0.50)  # image heights; of the one-way walk, to the right
 WALKERS = 7  # on the plaza and in the lane, at all times
-PACE = (0.045, 0.065)  # a walker's speed in person's heights a frame
+PACE = (0.045, 0.08)  # a walker's speed in person's heights a frame
 NOISE = 2.5  # grey levels, standard deviation
 DRIFT = 0.05  # of the brightness, amplitude
-MUTED = [(62, 52, 44), (48, 50, 58), (92, 84, 76), (70, 84, 98), (150, 150, 150), (205, 205, 200), (82, 66, 50),
-         (58, 72, 66), (120, 132, 142), (176, 186, 196)]  # fmt: skip
-VIVID = [(36, 60, 226), (24, 150, 246), (208, 62, 206), (214, 148, 12), (60, 200, 40), (20, 214, 232)]
-SKIN = [(150, 180, 222), (120, 152, 200), (84, 112, 160), (56, 76, 112)]
-HAIR = [(28, 30, 36), (34, 52, 80), (52, 88, 132), (150, 156, 160)]
+MUTED: list[Color] = [
+    (36, 30, 26), (28, 29, 34), (92, 84, 76), (60, 74, 88), (150, 150, 150),
+    (238, 240, 236), (82, 54, 34), (44, 58, 52), (120, 132, 142), (214, 222, 228),
+]  # fmt: skip
+VIVID: list[Color] = [(76, 92, 246), (36, 150, 248), (224, 104, 232), (244, 168, 52), (80, 214, 96), (24, 190, 230)]
+SKIN: list[Color] = [(150, 180, 222), (120, 152, 200), (84, 112, 160), (56, 76, 112)]
+HAIR: list[Color] = [(28, 30, 36), (34, 52, 80), (52, 88, 132), (150, 156, 160)]
 
 SCENARIOS = [
     [("cyclist", 0.35)],
-    [("vehicle", 0.35)],
+    [("vehicle", 0.50)],
     [],
     [("patrol", 0.0)],
-    [("runner", 0.1), ("cyclist", 0.65)],
+    [("runner", 0.05), ("cyclist", 0.75)],
     [("fall", 0.0)],
-    [("left_object", 0.0)],
-    [("wrong_way", 0.5), ("vehicle", 0.6)],
-    [("loiterer", 0.45), ("cyclist", 0.6)],
+    [("left_object", 0.15)],
+    [("wrong_way", 0.5), ("vehicle", 0.65)],
+    [("loiterer", 0.55)],
+    [("cyclist", 0.1), ("vehicle", 0.6)],
 ]
 """What happens in test videos, in turn: (what, when as a part of the video). The third has nothing abnormal, the
 fourth nothing normal."""
-
-Color = tuple[float, float, float]
-Path = tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]
 
 
 @dataclass
@@ -168,7 +174,8 @@ def draw(
     owner[ys, xs] = track
     step = part.step[frame]
     flow[ys, xs] = xs[:, None] * step[:, 0] + ys[:, None] * step[:, 1] + step[:, 2]
-    box[:] = min(box[0], xs.min()), min(box[1], ys[0]), max(box[2], xs.max() + 1), max(box[3], ys[-1] + 1)
+    x1, y1, x2, y2 = int(xs.min()), int(ys[0]), int(xs.max()) + 1, int(ys[-1]) + 1
+    box[:] = min(box[0], x1), min(box[1], y1), max(box[2], x2), max(box[3], y2)
 
 
 @dataclass(frozen=True)
@@ -212,7 +219,7 @@ def walkers(stage: Stage, in_lane: bool) -> list[Actor]:
     found, start = [], -stage.rng.uniform(0, 1)
     while True:
         pace, right = stage.rng.uniform(*PACE), in_lane or stage.rng.uniform() < 0.5
-        bounds = (LANE[0] + 0.02, LANE[1] - 0.02) if in_lane else (LANE[1] + 0.06, GROUND[1])
+        bounds = (LANE[0] + 0.02, LANE[1] - 0.02) if in_lane else (LANE[1] + 0.06, NEAREST)
         y = stage.rng.uniform(*bounds)
         y = y, float(np.clip(y + stage.rng.uniform(-0.2, 0.2) * (not in_lane), *bounds))
         middle = float(stage.size(np.array([np.mean(y) * stage.height]))[0])
@@ -262,8 +269,8 @@ SHADE = np.array([0.78, 0.78, 0.78, 1], np.float32)  # the limbs on the far side
 
 
 def cyclist(stage: Stage, start: int) -> list[Actor]:
-    """A cyclist in bright clothes, at three to four times a walker's speed."""
-    right, pace = bool(stage.rng.uniform() < 0.5), stage.rng.uniform(0.16, 0.20)
+    """A cyclist in bright clothes, at two to four times a walker's speed."""
+    right, pace = bool(stage.rng.uniform() < 0.5), stage.rng.uniform(0.15, 0.18)
     y = stage.rng.uniform(0.55, 0.90)
     x, y = stage.crossing(start, pace, (y, y + stage.rng.uniform(-0.06, 0.06)), right)
     size = stage.size(y)
@@ -287,7 +294,7 @@ def cyclist(stage: Stage, start: int) -> list[Actor]:
 
 def vehicle(stage: Stage, start: int) -> list[Actor]:
     """A van that drives through."""
-    right, pace = bool(stage.rng.uniform() < 0.5), stage.rng.uniform(0.13, 0.17)
+    right, pace = bool(stage.rng.uniform() < 0.5), stage.rng.uniform(0.12, 0.15)
     y = stage.rng.uniform(0.62, 0.80)
     x, y = stage.crossing(start, pace, (y, y + stage.rng.uniform(-0.05, 0.05)), right, margin=1.1)
     return [van(stage, x, y, placed(x, y, stage.size(y), right), 1 if right else -1)]
@@ -296,7 +303,7 @@ def vehicle(stage: Stage, start: int) -> list[Actor]:
 def patrol(stage: Stage, start: int) -> list[Actor]:
     """A van that drives to and fro and never leaves the image."""
     time = np.arange(stage.frames + 1)
-    x = stage.width * (0.5 + 0.24 * np.sin(2 * np.pi * time / 70 + stage.rng.uniform(0, 2 * np.pi)))
+    x = stage.width * (0.5 + 0.2 * np.sin(2 * np.pi * time / 90 + stage.rng.uniform(0, 2 * np.pi)))
     y = stage.height * (0.72 + 0.05 * np.sin(2 * np.pi * time / 110))
     return [van(stage, x, y, placed(x, y, stage.size(y), True), 1)]
 
@@ -524,7 +531,7 @@ def arm(color: Color, skin: Color) -> np.ndarray:
 
 def wheel(radius: float, solid: bool = False) -> np.ndarray:
     """A wheel with spokes, or a solid one with a hub; its centre in the middle."""
-    r, dark, grey = radius, (30, 30, 32), (170, 172, 176)
+    r, dark, grey = radius, (64, 64, 68), (170, 172, 176)
     spokes = [("line", grey, [(r + 0.85 * r * np.cos(a), r + 0.85 * r * np.sin(a)), (r, r), (0.016, 0)])
               for a in np.arange(5) * 2 * np.pi / 5]  # fmt: skip
     if solid:
@@ -549,7 +556,7 @@ def bicycle(color: Color) -> np.ndarray:
 
 def van_body(rng: np.random.Generator, color: Color) -> np.ndarray:
     """A van seen from its side, with windows, a stripe, lights and a lettered flank; 1.15 high, 2 long."""
-    glass, dark, pale = (150, 128, 96), (40, 38, 40), (236, 240, 242)
+    glass, dark, pale = (176, 150, 116), (84, 80, 84), (226, 230, 232)
     body = painted(1.15, 2.0, ("polygon", color, [(0.04, 0.06), (1.4, 0.03), (1.62, 0.1), (1.84, 0.52), (1.97, 0.62),
                                                   (1.97, 1.1), (0.03, 1.1)]))  # fmt: skip
     body = woven(body, rng, 0.06)
@@ -594,7 +601,7 @@ def empty_plaza(height: int, width: int, rng: np.random.Generator) -> Float32[np
     hedge(canvas, rng)
     light = 0.93 + 0.12 * np.linspace(1, 0, w)[None] + 0.06 * np.linspace(0, 1, h)[:, None]
     canvas *= light[..., None].astype(np.float32)
-    canvas = cv2.GaussianBlur(canvas, None, 1.6)
+    canvas = cv2.GaussianBlur(canvas, (0, 0), 1.6)
     return np.clip(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), 0, 240)
 
 

@@ -17,8 +17,8 @@ from stages.datasets.common import (
     Video,
     agreed,
     first_with_videos,
+    from_cells,
     from_concatenated,
-    from_ranges,
     image_masks,
     incomplete,
     listed,
@@ -94,11 +94,7 @@ def labels(root: Path, frames: dict[str, int], masked: Truth) -> Labels:
     for path in (present(root, [f"{name}.mat"]), present(root, [f"Test/UCSD{name}.m", f"UCSD{name}.m"])):
         if path:
             ranges = ranges_from_mat(path) if path.suffix == ".mat" else ranges_from_m(path.read_text())
-            truths[path.name] = {
-                video: from_ranges(ranges[number(video) - 1], count, f"{path}, clip {number(video)}")
-                for video, count in frames.items()
-                if number(video) <= len(ranges)
-            }
+            truths[path.name] = from_cells(ranges, frames, path)
     if path := present(root, [f"frame_labels_{name}.npy"]):
         # a part of the data set is cut by the numbers of frames of the whole
         by_number = {str(i): count for i, count in enumerate(TEST_FRAMES[name], 1)}

@@ -138,7 +138,7 @@ class FrameStore:
         """The stored bytes of a frame, without copying. Raises IndexError outside 0..T-1."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)} in {self.path}")
-        return memoryview(self._images[index].as_buffer())
+        return memoryview(self._images[index].as_buffer()).toreadonly()
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """A frame, blue first; a grey image has three equal channels, as from `cv2.imread`."""
@@ -189,7 +189,9 @@ def open_pixels(
         workers: processes; 0: one a core.
         scratch: folder of the memory maps.
     """
-    stores = {row.video: (Path(frames) / f"{row.video}.arrow", row.hash) for row in videos.itertuples()}
+    stores = {
+        video: (Path(frames) / f"{video}.arrow", key) for video, key in zip(videos.video, videos.hash, strict=True)
+    }
     folder = Path(scratch) / "pixels" / str(size)
     absent = {key: store for store, key in stores.values() if not (folder / f"{key}.npy").exists()}
     tasks = (joblib.delayed(_make_pixels)(store, size, key, scratch) for key, store in absent.items())

@@ -95,7 +95,7 @@ def fit(network_class: type[Network], run: Run, recipe) -> Model:
     """
     recipe = recipe.fit
     torch.manual_seed(run.seed)
-    network = network_class(recipe.width).to(run.device).to(memory_format=torch.channels_last)
+    network = network_class(recipe.width).to(run.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     state = Memory(memory.initial_items(recipe.items, 8 * recipe.width)).to(run.device)
     optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(recipe.epochs, 1))
@@ -149,7 +149,7 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> pd.Da
     """
     network = network_class(recipe.fit.width)
     network.load_state_dict(model.network)
-    network.to(run.device).to(memory_format=torch.channels_last).eval()
+    network.to(run.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     trained = model.state["items"].to(run.device)[None]
     length = clip_length(network_class)
 

@@ -9,14 +9,14 @@ from stages.recipes.mnad import CODE, MINIATURE, Recipe, fusion
 __all__ = ["PUBLISHED", "Recipe", "fusion"]
 
 PUBLISHED = {
-    "fit.size": {"default": (256, CODE), "demo": (64, MINIATURE)},
+    "fit.size": {"default": (256, CODE), "demo": (32, MINIATURE)},
     "fit.width": {"default": (64, CODE), "demo": (8, MINIATURE)},
     "fit.items": {"default": (10, CODE)},
     "fit.lambda_compact": {"default": (10.0, CODE)},
     "fit.lambda_separate": {"default": (5.0, CODE)},
     "fit.learning_rate": {"default": (2e-4, CODE), "demo": (1e-3, MINIATURE)},
     "fit.batch": {"default": (6, CODE)},
-    "fit.epochs": {"default": (60, CODE), "demo": (3, MINIATURE)},
+    "fit.epochs": {"default": (60, CODE), "demo": (4, MINIATURE)},
     "score.gamma": {"default": (0.009, CODE)},
     "fuse.alpha": {"default": (0.6, CODE)},
 }

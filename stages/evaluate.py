@@ -146,10 +146,13 @@ def _draw_scores(
 
 def _draw_roc(folder: Path, judged: Mapping[tuple[str, str], Judged], title: str) -> None:
     curves = {key: roc_points(score, abnormal) for key, (score, abnormal, _) in judged.items()}
-    pd.concat(
-        pd.DataFrame({"protocol": protocol, "label_set": name, "fpr": fpr, "tpr": tpr})
-        for (protocol, name), (fpr, tpr) in curves.items()
-    ).to_csv(folder / "roc.csv", index=False, float_format="%.6g")
+    for protocol in PROTOCOLS:  # a file each, since `dvc plots` draws a file as one line
+        parts = [
+            pd.DataFrame({"label_set": name, "fpr": fpr, "tpr": tpr})
+            for (own, name), (fpr, tpr) in curves.items()
+            if own == protocol
+        ]
+        pd.concat(parts).to_csv(folder / f"roc_{protocol}.csv", index=False, float_format="%.6g")
     aucs = {key: roc_auc_score(abnormal, score) for key, (score, abnormal, _) in judged.items()}
     figure = roc_figure(curves, aucs, title)
     figure.savefig(folder / "roc.png", metadata={"Software": None})

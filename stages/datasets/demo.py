@@ -14,7 +14,7 @@ from stages.datasets.common import Card, Labels, Split, Truth, Video, collect, i
 
 CARDS = {
     "demo": Card(
-        "Vigil demo: a plaza made by the pipeline, not a benchmark",
+        "Vigil demo",
         """
   nothing; `python -m stages.demo` (or dvc repro) makes it: train/, test/, weak/ (videos), labels.parquet,
   masks/, tracks.parquet, boxes.parquet, flow/

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import AsinhLocator, NullLocator
 
 from stages.evaluation.tables import rows_by
 
@@ -85,6 +86,9 @@ def score_figure(
         axes.plot(rows["frame"], rows["score"], color=colour, linewidth=1)
         axes.set_xlim(0, max(rows["frame"].iloc[-1], 1))
         axes.set_yscale("asinh", linear_width=usual)
+        axes.yaxis.set_major_locator(AsinhLocator(usual, numticks=5, base=0))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:.3g}")
         axes.set_ylim(low - 0.05 * usual, high + 0.05 * max(usual, high))
         own = [f"AUC {values[video]:.2f}" if video in values else "one class" for values in aucs.values()]
         axes.set_title(video, loc="left", fontsize="small")

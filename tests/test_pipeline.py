@@ -95,14 +95,14 @@ def test_wrong_values_stop_before_any_work(clone):
     assert "epocs" in said
     said = clone.dvc("exp", "run", "-S", "method=mnda", fails=True)
     assert "mnda" in said
-    clone("git", "checkout", "--quiet", "HEAD", "params.yaml")
+    set_params(clone.folder, method="mnad")
     said = clone.dvc("exp", "run", "-S", "dataset=ped3", fails=True)
     assert "did you mean 'ped" in said
-    clone("git", "checkout", "--quiet", "HEAD", "params.yaml")
+    set_params(clone.folder, dataset="demo")
     said = clone.dvc("exp", "run", "-S", "dataset=ped2", fails=True)
     assert "svcl.ucsd.edu" in said
     assert "fit-" not in said
-    clone("git", "checkout", "--quiet", "HEAD", "params.yaml")
+    set_params(clone.folder, dataset="demo")
 
 
 def test_an_imported_checkpoint_is_what_gets_scored(clone):

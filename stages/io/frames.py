@@ -189,10 +189,10 @@ def open_pixels(
         workers: processes; 0: one a core.
         scratch: folder of the memory maps.
     """
-    stores = {
-        video: (Path(frames) / f"{video}.arrow", key) for video, key in zip(videos.video, videos.hash, strict=True)
-    }
-    folder = Path(scratch) / "pixels" / str(size)
+    # absolute: a worker process may have been started in another folder
+    frames, scratch = Path(frames).absolute(), Path(scratch).absolute()
+    stores = {video: (frames / f"{video}.arrow", key) for video, key in zip(videos.video, videos.hash, strict=True)}
+    folder = scratch / "pixels" / str(size)
     absent = {key: store for store, key in stores.values() if not (folder / f"{key}.npy").exists()}
     tasks = (joblib.delayed(_make_pixels)(store, size, key, scratch) for key, store in absent.items())
     run = joblib.Parallel(

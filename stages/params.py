@@ -23,7 +23,7 @@ Published = Literal["published"] | T
 """A value, or the word `published`: what the authors published for the data set."""
 
 Protocol = Literal["honest", "paper"]
-"""`paper`: the authors' own evaluation rule. `honest`: no test label, no statistics of a test video reach a score."""
+"""`paper`: the authors' own evaluation rule. `honest`: no test label and no normalisation by test frames."""
 
 
 class Section(BaseModel):

@@ -1,0 +1,38 @@
+"""What a run prepares: which training videos are scored, where interrupted work is kept."""
+
+import pandas as pd
+import pytest
+
+from stages import params
+from stages.command import VigilError
+from stages.run import evenly_chosen, read_videos, running
+
+
+def table(*frames: int) -> pd.DataFrame:
+    return pd.DataFrame({"video": [f"train/{i}" for i in range(len(frames))], "frames": frames})
+
+
+def test_whole_videos_evenly_chosen_until_there_are_enough_frames():
+    videos = table(*[100] * 10)
+    assert list(evenly_chosen(videos, 250).video) == ["train/0", "train/4", "train/9"]
+    assert len(evenly_chosen(videos, 1000)) == len(evenly_chosen(videos, 10**9)) == 10
+    assert len(evenly_chosen(videos, 1)) == 1
+
+
+def test_scratch_is_named_by_what_the_result_depends_on_and_kept_only_when_interrupted(prepared):
+    settings = params.load()
+    with running(settings, "fit", "mnad", {"epochs": 1}) as run:
+        first = run.scratch
+        assert first.is_dir()
+    assert not first.exists()
+    with pytest.raises(KeyboardInterrupt), running(settings, "fit", "mnad", {"epochs": 1}):
+        raise KeyboardInterrupt
+    assert first.is_dir()
+    with running(settings, "fit", "mnad", {"epochs": 2}) as run:
+        assert run.scratch != first
+
+
+def test_a_data_set_that_is_not_prepared_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VigilError, match=r"dvc repro stages/dvc\.yaml:frames"):
+        read_videos()

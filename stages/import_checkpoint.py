@@ -61,7 +61,8 @@ def check_keys(model: Model, expected: dict, path: Path) -> None:
         wanted = tuple(expected[key].shape) if key in expected else "no such parameter"
         if found != wanted:
             raise VigilError(
-                f"{path}: {key}: found {found}, expected {wanted}; is the file another method's or size's?"
+                f"{path}: {key}: found {found}, expected {wanted}; is the file another method's, or of "
+                "another width than params.yaml gives for its data set?"
             )
 
 

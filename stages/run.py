@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -45,38 +46,44 @@ class Run:
 
     def score_videos(
         self, size: int, score: Callable[..., tuple[pd.DataFrame, Any]], state: Any = None
-    ) -> pd.DataFrame:
+    ) -> tuple[pd.DataFrame, float]:
         """Score part of the training videos, then all test videos in their natural order.
+
+        A scoring that was killed goes on after the last video that it finished.
 
         Args:
             size: pixels, height = width.
             score: (pixels, split, state) -> (a row a frame: `frame` and the components, state for the next video).
             state: what the first video is given: a tensor or None.
 
-        A scoring that was killed goes on after the last video that it finished.
-
+        Returns:
+            A row a frame (video, split, frame, components), and the seconds that `score` took for all of them,
+            those of an interrupted scoring included.
         """
         train = evenly_chosen(self.videos.query("split == 'train'"), self.train_frames)
         test = self.videos.query("split == 'test'")
         videos = pd.concat([train, test])
         pixels = open_pixels(videos, FRAMES, size, self.workers)
-        parts = []
+        parts, total = [], 0.0
         with tqdm(total=int(videos.frames.sum()), desc="score", unit="frame", disable=None) as bar:
             for i, (video, split, frames) in enumerate(zip(videos.video, videos.split, videos.frames, strict=True)):
                 done, after = self.scratch / f"{i}.parquet", self.scratch / f"{i}.pt"
                 if done.exists():
-                    state = torch.load(after, map_location=self.device)
+                    state, seconds = torch.load(after, map_location=self.device)
                 else:
+                    start = time.perf_counter()
                     rows, state = score(pixels[video], split, state)
+                    seconds = time.perf_counter() - start
                     rows.insert(0, "video", video)
                     rows.insert(1, "split", split)
                     with replacing(after) as temporary:
-                        torch.save(state, temporary)
+                        torch.save((state, seconds), temporary)
                     with replacing(done) as temporary:
                         rows.to_parquet(temporary, index=False)
                 parts.append(pd.read_parquet(done))
+                total += seconds
                 bar.update(frames)
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat(parts, ignore_index=True), total
 
     def autocast(self):
         """Mixed precision (bfloat16) on a GPU, full precision on the CPU."""
@@ -94,10 +101,11 @@ def read_videos() -> pd.DataFrame:
 def running(params: Params, kind: str, method: str, *identity: Any) -> Iterator[Run]:
     """Prepare a run; its scratch folder is named by everything that the result depends on.
 
-    `identity` is what distinguishes this run beside kind, method, seed and data: the recipe, the model's hash.
+    `identity` is what distinguishes this run beside kind, method, seed and data: the recipe, the model's hashes.
     """
     videos = read_videos()
-    key = json.dumps([kind, method, params.seed, list(videos.hash), *identity], default=str, sort_keys=True)
+    data = videos[["video", "split", "hash"]].to_numpy().tolist()
+    key = json.dumps([kind, method, params.seed, data, *identity], sort_keys=True)
     scratch = Path("data/scratch") / f"{kind}-{method}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     scratch.mkdir(parents=True, exist_ok=True)
     yield Run(videos, device(params.device), params.seed, params.workers, params.score.train_frames, scratch)

@@ -8,7 +8,6 @@ what scoring costs.
 
 import json
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -26,15 +25,14 @@ def main(method: str) -> str:
     settings = params.load()
     recipe = settings.recipe(method)
     module = import_module(f"stages.methods.{method}")
-    model, description, weights = None, {}, None
+    model, description, hashes = None, {}, []
     if hasattr(module, "fit"):
         model, description = load_model(f"models/{method}")
-        weights = file_hash(f"models/{method}/network.safetensors")
+        hashes = [file_hash(path) for path in sorted(Path(f"models/{method}").glob("*.safetensors"))]
         recipe = trained_recipe(recipe, description, method)
-    with running(settings, "score", method, recipe.model_dump(exclude={"fuse"}), weights) as run:
-        start = time.perf_counter()
-        scores = module.score(run, recipe, model)
-        seconds = time.perf_counter() - start
+    chosen = recipe.model_dump(exclude={"fuse"})
+    with running(settings, "score", method, chosen, settings.score.train_frames, hashes) as run:
+        scores, seconds = module.score(run, recipe, model)
         cost = {
             "method": method,
             "seed": settings.seed,

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from stages import params
 from stages.command import VigilError
@@ -36,3 +37,39 @@ def test_a_data_set_that_is_not_prepared_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VigilError, match=r"dvc repro stages/dvc\.yaml:frames"):
         read_videos()
+
+
+def test_killed_scoring_goes_on_with_the_next_video_its_state_and_its_time(prepared):
+    settings = params.load()
+    scored = []
+
+    def score(pixels, split, state):
+        if len(scored) == 2:
+            scored.append("killed")
+            raise KeyboardInterrupt
+        scored.append(split)
+        return pd.DataFrame({"frame": range(len(pixels)), "value": state.item()}), state + 1
+
+    with pytest.raises(KeyboardInterrupt), running(settings, "score", "mnad") as run:
+        run.score_videos(32, score, torch.zeros(1))
+    with running(settings, "score", "mnad") as run:
+        rows, seconds = run.score_videos(32, score, torch.zeros(1))
+    assert scored == ["train", "train", "killed", "test", "test"]
+    assert rows.groupby("video", sort=False).value.first().to_dict() == {
+        "train/1": 0,
+        "train/2": 1,
+        "test/1": 2,
+        "test/2": 3,
+    }
+    assert seconds > 0
+
+
+def test_scratch_knows_which_video_is_in_which_split(prepared):
+    settings = params.load()
+    with running(settings, "fit", "mnad") as run:
+        before = run.scratch
+    videos = read_videos()
+    videos["split"] = videos.split.map({"train": "test", "test": "train"})
+    videos.to_parquet("data/videos.parquet")
+    with running(settings, "fit", "mnad") as run:
+        assert run.scratch != before

@@ -91,7 +91,7 @@ def fit(network_class: type[Network], run: Run, recipe) -> Model:
     """Train on the normal videos: Adam, a cosine schedule over the epochs, the last epoch is kept.
 
     Every step reads the memory and takes its losses with the items from before the step, steps the network, then
-    replaces the items.
+    replaces the items. Raises VigilError for too few frames, and where the loss stops being a number.
     """
     recipe = recipe.fit
     torch.manual_seed(run.seed)
@@ -139,13 +139,13 @@ def fit(network_class: type[Network], run: Run, recipe) -> Model:
 
 
 @torch.inference_mode()
-def score(network_class: type[Network], run: Run, recipe, model: Model) -> pd.DataFrame:
+def score(network_class: type[Network], run: Run, recipe, model: Model) -> tuple[pd.DataFrame, float]:
     """PSNR and feature distance of every frame that has the frames before it, with two memories in one pass.
 
     Both start as trained. `carried` goes on from one test video to the next, in their order, as the authors' code
     does; `reset` starts anew in every video, and alone scores the training videos.
 
-    Returns a row a frame: video, split, frame, components.
+    Returns a row a frame (video, split, frame, components), and the seconds that it took.
     """
     network = network_class(recipe.fit.width)
     network.load_state_dict(model.network)

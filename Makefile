@@ -1,6 +1,7 @@
 # make         set up .venv, then run the pipeline that params.yaml describes
 # make test    all tests
 # make lint    style and types
+# make weights [NAME=flownet2]   list the published weights, or download one
 # make clean   remove what can be made again and is kept for speed: resized frames, interrupted work
 
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ VENV := .venv/ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 
-.PHONY: all test lint clean
+.PHONY: all test lint weights clean
 
 all: $(VENV)
 	dvc repro
@@ -20,6 +21,9 @@ lint: $(VENV)
 	ruff check .
 	ruff format --check .
 	pyright
+
+weights: $(VENV)
+	python -m stages.weights $(NAME)
 
 clean:
 	rm -rf data/scratch

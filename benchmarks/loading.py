@@ -18,10 +18,11 @@ from torch import Tensor
 
 from stages import params
 from stages.clips import Clips
+from stages.device import device, device_name
 from stages.io.frames import FrameStore, open_pixels
 from stages.methods import memory, mnad
 from stages.methods.memory_guided import input_and_target, losses
-from stages.run import FRAMES, device, device_name, read_videos
+from stages.videos import FRAMES, read_videos
 
 BATCH, LENGTH = 4, 5
 

@@ -10,8 +10,9 @@ import torch
 
 from stages import params
 from stages.command import command
+from stages.device import device_name
 from stages.io.models import save_model
-from stages.run import device_name, running
+from stages.run import running
 
 
 @command

@@ -3,14 +3,11 @@
 reads  data/raw/<dataset>
 writes data/frames/<video>.arrow, data/masks/<video>.npz, data/videos.parquet, data/labels.parquet
 
-Image files are kept byte for byte; video files are decoded once, to PNG. Every frame is read and checked. After a
-kill, finished videos are found again in data/scratch.
+Image files are kept byte for byte; video files are decoded once, to PNG. Every frame is read and checked. Videos that
+an earlier run finished, and that have not changed since, are not read again.
 """
 
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,21 +15,19 @@ from typing import Any
 
 import av
 import cv2
-import joblib
 import numpy as np
 import pandas as pd
 from av.error import FFmpegError
-from tqdm import tqdm
 
 from stages.command import VigilError, command
 from stages.datasets import RAW, check_totals, find_videos, layout
 from stages.datasets.common import Labels, Truth, Video
-from stages.io.files import remove, replacing
+from stages.io.files import replacing
 from stages.io.frames import ImageError, Stored, image_form, write_store
 from stages.params import load
+from stages.videos import DATA, FRAMES, VIDEOS, per_video
 
-DATA = Path("data")
-SHOWN = 20  # unreadable files that an error message names
+MASKS = DATA / "masks"
 PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -44,86 +39,81 @@ def main() -> str:
     root = RAW / dataset
     videos = find_videos(dataset, partial)
     tests = [video for video in videos if video.split == "test"]
-    names = json.dumps([dataset, [video.name for video in videos]])
-    scratch = DATA / "scratch" / f"frames-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
-    (scratch / "frames").mkdir(parents=True, exist_ok=True)
-    (scratch / "masks").mkdir(exist_ok=True)
 
-    masked = {name: flags for name, flags in per_video(write_mask, tests, params.workers, "masks", root, scratch)
-              if flags is not None}  # fmt: skip
+    truth = per_video(
+        write_mask,
+        {video.name: None for video in tests},
+        MASKS,
+        ".npz",
+        {video.name: (video, root) for video in tests},
+        identity=other_files(root, videos),
+        workers=params.workers,
+        desc="masks",
+    )
+    masked = {name: np.array(found["abnormal"], bool) for name, found in truth.items() if found}
     known = {video.name: len(video.source) for video in tests if isinstance(video.source, tuple)}
     if len(known) == len(tests):  # wrong labels stop here, before the long part
         check_totals(dataset, known, layout(dataset).labels(root, known, masked), partial)
-    check_space(videos, scratch)
 
-    stored: dict[str, Stored] = {}
-    fps: dict[str, float] = {}
-    problems: list[str] = []
-    for name, (result, rate, wrong) in per_video(write_frames, videos, params.workers, "frames", root, scratch):
-        stored[name], fps[name] = result, rate
-        problems += wrong
-    if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise VigilError(
-            f"{len(problems)} file(s) cannot be used; fetch them again, or remove their videos:\n  "
-            + "\n  ".join(sorted(problems)[:SHOWN])
-            + more
-        )
+    records = per_video(
+        write_frames,
+        {video.name: states(files_of(video)) for video in videos},
+        FRAMES,
+        ".arrow",
+        {video.name: (video, root) for video in videos},
+        identity=dataset,
+        workers=params.workers,
+        desc="frames",
+        sizes={video.name: estimated_size(video) for video in videos},
+    )
+    stored = {name: Stored(**record["stored"]) for name, record in records.items()}
+    fps = {name: record["fps"] for name, record in records.items()}
 
     counts = {video.name: stored[video.name].frames for video in tests}
-    check_mask_sizes(root, scratch, stored, masked)
+    check_mask_sizes(root, stored, masked)
     labels = layout(dataset).labels(root, counts, masked)
     check_totals(dataset, counts, labels, partial)
 
-    for folder in ("frames", "masks"):
-        remove(DATA / folder)
-        os.replace(scratch / folder, DATA / folder)
-    with replacing(DATA / "videos.parquet") as path:
+    with replacing(VIDEOS) as path:
         video_table(videos, stored, fps, root).to_parquet(path, index=False)
     with replacing(DATA / "labels.parquet") as path:
         label_table(labels).to_parquet(path, index=False)
-    remove(scratch)
     total = sum(form.frames for form in stored.values())
-    return (
-        f"{root} ({len(videos)} videos) -> {DATA / 'frames'} ({total} frames, label sets: {', '.join(labels) or '-'})"
-    )
+    return f"{root} ({len(videos)} videos) -> {FRAMES} ({total} frames, label sets: {', '.join(labels) or '-'})"
 
 
-def per_video(task: Any, videos: list[Video], workers: int, what: str, *args: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (video name, task(video, *args)) for all videos, in parallel, in natural order."""
-    run = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), max(len(videos), 1)), return_as="generator")
-    results = run(joblib.delayed(task)(video, *args) for video in videos)
-    yield from zip(
-        [video.name for video in videos],
-        tqdm(results, what, len(videos), unit="video", disable=None),
-        strict=True,
-    )
+def files_of(video: Video) -> tuple[Path, ...]:
+    """The file, or the files, that a video's frames are in."""
+    return (video.source,) if isinstance(video.source, Path) else video.source
 
 
-def write_mask(video: Video, root: Path, scratch: Path) -> np.ndarray | None:
-    """Pack a video's pixel truth into its .npz file; return the frames that have any, or None without truth."""
+def states(files: tuple[Path, ...] | list[Path]) -> list[list]:
+    """Path, size and time of last change of each file: equal as long as nobody touches them."""
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def other_files(root: Path, videos: list[Video]) -> list[list]:
+    """The states of all files of a raw data set that hold no frames: its truth is somewhere among them."""
+    frames = {file for video in videos for file in files_of(video)}
+    found = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+    return states(sorted(file for file in found if file not in frames))
+
+
+def write_mask(name: str, path: Path, video: Video, root: Path) -> dict[str, Any] | None:
+    """Pack a video's pixel truth into an .npz file; return which frames have any, or None without truth."""
     mask = layout(root.name).mask(root, video)
     if mask is None:
         return None
-    with replacing(scratch / "masks" / f"{video.name}.npz") as path:
-        np.savez_compressed(path, mask=np.packbits(mask, axis=-1), shape=np.array(mask.shape))
-    return np.any(mask, axis=(1, 2))
+    np.savez_compressed(path, mask=np.packbits(mask, axis=-1), shape=np.array(mask.shape))
+    return {"abnormal": np.any(mask, axis=(1, 2)).tolist()}
 
 
-def write_frames(video: Video, root: Path, scratch: Path) -> tuple[Stored | None, float, list[str]]:
-    """Write a video's frame store, unless it is there and its source has not changed since.
+def write_frames(name: str, path: Path, video: Video, root: Path) -> dict[str, Any]:
+    """Write a video's frame store; return what is stored and its frames a second.
 
-    Returns what is stored, frames a second, and a line for each file that cannot be used.
+    Raises VigilError with a line for each file that cannot be used.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
-    path = scratch / "frames" / f"{video.name}.arrow"
-    done = scratch / "done" / f"{video.name}.json"
-    files = [video.source] if isinstance(video.source, Path) else video.source
-    state = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    if path.exists() and done.exists():
-        record = json.loads(done.read_text())
-        if record["state"] == state:
-            return Stored(**record["stored"]), record["fps"], []
     problems: list[str] = []
     fps = np.nan
     try:
@@ -134,10 +124,8 @@ def write_frames(video: Video, root: Path, scratch: Path) -> tuple[Stored | None
             images = checked(video.source, problems)
         stored = write_store(path, images, fps=fps, source=str(video.folder.relative_to(root)))
     except (ImageError, FFmpegError) as error:
-        return None, fps, problems or [f"{video.folder}: {error}"]
-    with replacing(done) as temporary:
-        temporary.write_text(json.dumps({"state": state, "stored": asdict(stored), "fps": fps}))
-    return stored, fps, []
+        raise VigilError("\n".join(problems) or f"{video.folder}: {error}") from None
+    return {"stored": asdict(stored), "fps": fps}
 
 
 def checked(files: tuple[Path, ...], problems: list[str]) -> Iterator[bytes]:
@@ -198,28 +186,12 @@ def decoded(path: Path) -> Iterator[bytes]:
         )
 
 
-def check_space(videos: list[Video], scratch: Path) -> None:
-    """Raise VigilError where the frames will not fit on the disk: image files exactly, video files roughly."""
-    need = 0
-    for video in videos:
-        if (scratch / "frames" / f"{video.name}.arrow").exists():
-            continue
-        if isinstance(video.source, Path):
-            need += estimated_size(video.source)
-        else:
-            need += sum(file.stat().st_size for file in video.source)
-    free = shutil.disk_usage(scratch).free
-    if need > free:
-        raise VigilError(
-            f"the frames need about {need / 1e9:.1f} GB, {DATA} has {free / 1e9:.1f} GB free: make room, or let "
-            f"{DATA} be a symbolic link to a larger disk"
-        )
-
-
-def estimated_size(path: Path) -> int:
-    """Bytes that a video file's frames take as PNG: about 1.3 a pixel; 0 for a file that cannot be opened."""
+def estimated_size(video: Video) -> int:
+    """Bytes that a video's frames take: those of its image files; of a video file's, as PNG, about 1.3 a pixel."""
+    if not isinstance(video.source, Path):
+        return sum(file.stat().st_size for file in video.source)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(video.source)) as container:
             stream = container.streams.video[0]
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or seconds * float(stream.average_rate or 0)
@@ -228,10 +200,10 @@ def estimated_size(path: Path) -> int:
         return 0
 
 
-def check_mask_sizes(root: Path, scratch: Path, stored: dict[str, Stored], masked: Truth) -> None:
+def check_mask_sizes(root: Path, stored: dict[str, Stored], masked: Truth) -> None:
     """Raise VigilError for a video whose masks do not have its frames' number, height and width."""
     for name in masked:
-        with np.load(scratch / "masks" / f"{name}.npz") as file:
+        with np.load(MASKS / f"{name}.npz") as file:
             found = tuple(int(side) for side in file["shape"])
         form = stored[name]
         if found != (form.frames, form.height, form.width):

@@ -1,7 +1,7 @@
 """The schema of `params.yaml`: every key, its type and its limits, in one place.
 
 `load` reads and checks the whole file, so that a wrong value stops the first stage, not the last one.
-A method's own section is described beside the method, in `stages/recipes/<method>.py`.
+A method's or an extractor's own section is described in `stages/recipes/<name>.py`.
 """
 
 import difflib
@@ -21,6 +21,9 @@ from stages.command import VigilError
 T = TypeVar("T")
 Published = Literal["published"] | T
 """A value, or the word `published`: what the authors published for the data set."""
+
+EXTRACTORS = ("boxes", "dictionary", "features", "flow", "segments")
+"""Stages between frames and methods whose sections, like a method's, hold published values."""
 
 Protocol = Literal["honest", "paper"]
 """`paper`: the authors' own evaluation rule. `honest`: no test label and no normalisation by test frames."""
@@ -61,7 +64,7 @@ class Evaluate(Section):
 
 
 class Params(BaseModel):
-    """params.yaml, checked. `sections` holds each method's section as its recipe module describes it."""
+    """params.yaml, checked. `sections`: each method's and extractor's, as its recipe module describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -77,21 +80,26 @@ class Params(BaseModel):
     evaluate: Evaluate
     sections: dict[str, Section]
 
-    def recipe(self, method: str) -> Any:
-        """A method's section with each `published` replaced by the published value for the data set."""
-        return resolve(self.sections[method], recipe_module(method).PUBLISHED, self.dataset, method)
+    def recipe(self, name: str) -> Any:
+        """A method's or extractor's section, each `published` replaced by the published value for the data set."""
+        return resolve(self.sections[name], recipe_module(name).PUBLISHED, self.dataset, name)
 
 
-def methods() -> list[str]:
-    """Names of all methods: the modules of `stages.recipes`, in alphabetical order."""
+def recipes() -> list[str]:
+    """Names of all sections with published values: the modules of `stages.recipes`, in alphabetical order."""
     import stages.recipes
 
     return sorted(module.name for module in pkgutil.iter_modules(stages.recipes.__path__))
 
 
-def recipe_module(method: str) -> ModuleType:
-    """The module that describes a method's section, its published values, and its fusion."""
-    return importlib.import_module(f"stages.recipes.{method}")
+def methods() -> list[str]:
+    """Names of all methods, in alphabetical order."""
+    return [name for name in recipes() if name not in EXTRACTORS]
+
+
+def recipe_module(name: str) -> ModuleType:
+    """The module that describes a section, its published values, and, for a method, its fusion."""
+    return importlib.import_module(f"stages.recipes.{name}")
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -105,14 +113,14 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not isinstance(content, dict):
         raise VigilError(f"{path} has no keys: take the one in the repository (git checkout params.yaml)")
     names = methods()
-    sections = {name: content.pop(name, None) for name in names}
+    sections = {name: content.pop(name, None) for name in recipes()}
     problems: list[str] = []
     for name, section in sections.items():
         if section is None:
-            problems.append(f"the section of method {name} is missing")
+            problems.append(f"the section of {'method ' if name in names else ''}{name} is missing")
         else:
             sections[name] = _validated(recipe_module(name).Recipe, section, f"{name}.", problems)
-    checked = _validated(Params, {**content, "sections": {}}, "", problems, known=names)
+    checked = _validated(Params, {**content, "sections": {}}, "", problems, known=recipes())
     if content.get("method") not in names:
         problems.append(
             f"method: found {content.get('method')!r}, expected one of {', '.join(names)}"
@@ -126,23 +134,26 @@ def load(path: str | Path = "params.yaml") -> Params:
 def resolve(section: Section, table: dict, dataset: str, name: str) -> Any:
     """Replace `published` by the table's value for `dataset`; a value written in params.yaml wins.
 
-    `table` maps "part.key" to {data set or "default": (value, source)}.
+    `table` maps "part.key", or "key" where the section has no parts, to {data set or "default": (value, source)}.
     Raises VigilError where nothing is published for the data set.
     """
-    parts = {}
-    for part, values in section:
+
+    def resolved(values: Section, path: str) -> Section:
         update = {}
         for key, value in values:
-            if value == "published":
-                entry = table[f"{part}.{key}"]
+            if isinstance(value, Section):
+                update[key] = resolved(value, f"{path}{key}.")
+            elif value == "published":
+                entry = table[f"{path}{key}"]
                 if dataset not in entry and "default" not in entry:
                     raise VigilError(
-                        f"{name}.{part}.{key}: nothing is published for data set {dataset!r} "
+                        f"{name}.{path}{key}: nothing is published for data set {dataset!r} "
                         f"(only for {', '.join(entry)}): write a number in params.yaml"
                     )
                 update[key] = entry.get(dataset, entry.get("default"))[0]
-        parts[part] = values.model_copy(update=update)
-    return section.model_copy(update=parts)
+        return values.model_copy(update=update)
+
+    return resolved(section, "")
 
 
 def _validated(

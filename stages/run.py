@@ -15,12 +15,11 @@ import torch
 from tqdm import tqdm
 
 from stages.command import VigilError
+from stages.device import device
 from stages.io.files import remove, replacing
 from stages.io.frames import open_pixels
 from stages.params import Params
-
-FRAMES = Path("data/frames")
-VIDEOS = Path("data/videos.parquet")
+from stages.videos import FRAMES, read_videos
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,6 @@ class Run:
         return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 
 
-def read_videos() -> pd.DataFrame:
-    """The video table. Raises VigilError where the frames stage has not run."""
-    if not VIDEOS.exists():
-        raise VigilError(f"{VIDEOS} not found: run `dvc repro stages/dvc.yaml:frames` first")
-    return pd.read_parquet(VIDEOS)
-
-
 @contextmanager
 def running(params: Params, kind: str, method: str, *identity: Any) -> Iterator[Run]:
     """Prepare a run; its scratch folder is named by everything that the result depends on.
@@ -110,32 +102,6 @@ def running(params: Params, kind: str, method: str, *identity: Any) -> Iterator[
     scratch.mkdir(parents=True, exist_ok=True)
     yield Run(videos, device(params.device), params.seed, params.workers, params.score.train_frames, scratch)
     remove(scratch)
-
-
-def device(name: str) -> torch.device:
-    """The device of params.yaml, set up: deterministic on the CPU, fast on a GPU.
-
-    Raises VigilError where a GPU is asked for and none is there.
-    """
-    found = torch.cuda.is_available()
-    if name.startswith("cuda") and not found:
-        raise VigilError(f"device {name!r}: PyTorch finds no CUDA device here; write `device: auto` or `device: cpu`")
-    chosen = torch.device("cuda" if name == "auto" and found else "cpu" if name == "auto" else name)
-    if chosen.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-    else:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    return chosen
-
-
-def device_name(device: torch.device) -> str:
-    """What a metrics file calls the device: the GPU's name, or the processor's and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
-    return f"{model}, {torch.get_num_threads()} threads"
 
 
 def evenly_chosen(videos: pd.DataFrame, frames: int) -> pd.DataFrame:

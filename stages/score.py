@@ -14,9 +14,10 @@ from pathlib import Path
 from stages import params
 from stages.command import VigilError, command
 from stages.cost import parameters_and_gmac
+from stages.device import device_name
 from stages.io.files import file_hash, replacing
 from stages.io.models import load_model
-from stages.run import device_name, running
+from stages.run import running
 
 
 @command

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from stages.datasets import LAYOUTS
+from stages.params import EXTRACTORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"fit": ("methods", "recipes"), "score": ("methods", "recipes"), "evaluate": ("recipes",)}
@@ -13,8 +14,8 @@ PARTS = {"fit": ("methods", "recipes"), "score": ("methods", "recipes"), "evalua
 def files_of(command: str, method: str | None = None) -> set[str]:
     """Files that `python -m stages.<stage> [METHOD]` imports, paths from the root.
 
-    A method's modules, and the data sets' layouts, are imported by name, hence not in the source: they are added for
-    the stages that do so.
+    Methods' modules, recipes, and the data sets' layouts are imported by name, hence not in the source: they are added
+    for the stages that do so.
     Package files that hold nothing but a docstring do not count.
     """
     _, _, module, *arguments = shlex.split(command)
@@ -22,9 +23,12 @@ def files_of(command: str, method: str | None = None) -> set[str]:
     method = arguments[0] if arguments else method
     found: set[str] = set()
     layouts = [f"stages.datasets.{name}" for name in {*LAYOUTS.values(), "folder"}]
-    by_name = (
-        layouts if stage in ("dataset", "frames") else [f"stages.{part}.{method}" for part in PARTS.get(stage, ())]
-    )
+    if stage in ("dataset", "frames"):
+        by_name = layouts
+    elif stage in EXTRACTORS:
+        by_name = [f"stages.recipes.{stage}"]
+    else:
+        by_name = [f"stages.{part}.{method}" for part in PARTS.get(stage, ())]
     for start in [module, *by_name]:
         _follow(start, found)
     return {path for path in found if _has_code(ROOT / path)}

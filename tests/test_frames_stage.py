@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from av.error import FFmpegError
 
-from stages import dataset, frames
+from stages import dataset, frames, videos
 from stages.datasets.common import Video
 from stages.io.frames import FrameStore, ImageError
 from tests.datasets import raw
@@ -64,7 +64,6 @@ def test_tables_stores_and_empty_masks(own):
     assert list(labels.video) == ["test/2"] * 3 + ["test/10"] * 4
     assert list(labels.abnormal) == [False] * 5 + [True] * 2
     assert list(Path("data/masks").iterdir()) == []
-    assert not list(Path("data/scratch").iterdir())
     store = FrameStore("data/frames/test/2.arrow")
     assert [bytes(store.encoded(i)) for i in range(3)] == [(own / f"test/2/{i}.jpg").read_bytes() for i in range(3)]
 
@@ -103,7 +102,7 @@ def test_all_bad_files_are_named_together(own, capsys):
     with pytest.raises(SystemExit) as caught:
         frames.main()
     message = str(caught.value)
-    assert "5 file(s) cannot be used" in message
+    assert "5 problem(s)" in message
     for expected in ("test/2/1.jpg: ", "test/2/2.jpg: not an image", "test/10/001.png: 17x12 pixels, the video's first",
                      "train/door.mkv: ", "train/empty.mp4: "):  # fmt: skip
         assert expected in message
@@ -117,7 +116,7 @@ def test_only_twenty_bad_files_are_listed(own):
     with pytest.raises(SystemExit) as caught:
         frames.main()
     assert str(caught.value).count("not an image") == 20
-    assert "30 file(s)" in str(caught.value)
+    assert "30 problem(s)" in str(caught.value)
     assert "and 10 more" in str(caught.value)
 
 
@@ -157,11 +156,25 @@ def test_finished_videos_are_kept_after_a_kill_unless_they_changed(own, monkeypa
     written = []
     original = frames.write_store
     monkeypatch.setattr(
-        frames, "write_store", lambda path, *a, **k: written.append(path.name) or original(path, *a, **k)
+        frames, "write_store", lambda *a, source, **k: written.append(source) or original(*a, source=source, **k)
     )
     frames.main()
-    assert written == ["10.arrow", "door.arrow"]
+    assert sorted(written) == ["test/10", "train/door.mkv"]
     assert list(pd.read_parquet("data/videos.parquet").frames) == [3, 4, 8]
+
+
+def test_an_added_video_is_read_alone(own, monkeypatch):
+    frames.main()
+    raw.images(own / "test/3", 2)
+    written = []
+    original = frames.write_store
+    monkeypatch.setattr(
+        frames, "write_store", lambda *a, source, **k: written.append(source) or original(*a, source=source, **k)
+    )
+    frames.main()
+    assert written == ["test/3"]
+    assert list(pd.read_parquet("data/videos.parquet").video) == ["test/2", "test/3", "test/10", "train/door"]
+    assert len(FrameStore("data/frames/test/2.arrow")) == 3
 
 
 def test_wrong_labels_stop_before_the_frames_are_read(own, monkeypatch):
@@ -190,8 +203,8 @@ def test_masks_are_packed_and_compared_with_the_frames(place):
 
 
 def test_a_full_disk_is_foreseen(own, monkeypatch):
-    monkeypatch.setattr(frames.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
-    with pytest.raises(SystemExit, match="the frames need about"):
+    monkeypatch.setattr(videos.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(SystemExit, match="frames: needs about"):
         frames.main()
 
 
@@ -221,10 +234,9 @@ def test_a_part_of_a_benchmark_needs_consent(place):
 
 def test_space_for_videos_is_estimated(tmp_path):
     raw.video(tmp_path / "a.avi", 50)
-    assert frames.estimated_size(tmp_path / "a.avi") == int(50 * 48 * 32 * 1.3)
+    assert frames.estimated_size(Video("train/a", "train", tmp_path / "a.avi")) == int(50 * 48 * 32 * 1.3)
     (tmp_path / "b.avi").write_bytes(b"x")
-    assert frames.estimated_size(tmp_path / "b.avi") == 0
-    frames.check_space([Video("train/a", "train", tmp_path / "a.avi")], tmp_path)
+    assert frames.estimated_size(Video("train/b", "train", tmp_path / "b.avi")) == 0
 
 
 @pytest.mark.skipif(not (SHARED / "ped2").exists(), reason="the real Ped2 is not here")

@@ -6,7 +6,8 @@ import torch
 
 from stages import params
 from stages.command import VigilError
-from stages.run import evenly_chosen, read_videos, running
+from stages.run import evenly_chosen, running
+from stages.videos import read_videos
 
 
 def table(*frames: int) -> pd.DataFrame:

@@ -1,0 +1,44 @@
+"""Where networks run: the device of params.yaml, set up and named."""
+
+from pathlib import Path
+
+import torch
+
+from stages.command import VigilError
+
+
+def device(name: str) -> torch.device:
+    """The device of params.yaml, set up: deterministic on the CPU, fast on a GPU.
+
+    Raises VigilError where a GPU is asked for and none is there.
+    """
+    found = torch.cuda.is_available()
+    if name.startswith("cuda") and not found:
+        raise VigilError(f"device {name!r}: PyTorch finds no CUDA device here; write `device: auto` or `device: cpu`")
+    chosen = torch.device("cuda" if name == "auto" and found else "cpu" if name == "auto" else name)
+    if chosen.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return chosen
+
+
+def devices(name: str) -> list[str]:
+    """Names of the devices that share work on whole videos: with `auto` every GPU, else the one that is named.
+
+    Raises VigilError as `device` does.
+    """
+    chosen = device(name)
+    if name == "auto" and chosen.type == "cuda":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [str(chosen)]
+
+
+def device_name(device: torch.device) -> str:
+    """What a metrics file calls the device: the GPU's name, or the processor's and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {torch.get_num_threads()} threads"

@@ -58,7 +58,7 @@ def main() -> str:
         identity=recipe.model_dump(),
         workers=settings.workers if recipe.network == "motion" else len(devices(settings.device)),
         desc="segments",
-        sizes=dict(zip(videos.video, videos.frames * frame_bytes, strict=True)),
+        sizes={video: frame_bytes * frames for video, frames in zip(videos.video, videos.frames.tolist(), strict=True)},
     )
     description = {
         "network": recipe.network,

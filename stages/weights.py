@@ -58,9 +58,7 @@ def download(address: str, path: Path, name: str) -> None:
             if answer.status_code == 416:  # nothing is left to send: all is here, or it is another file's part
                 if not answer.headers.get("Content-Range", "").endswith(f"/{have}"):
                     part.unlink()
-                    raise VigilError(
-                        f"{name}: {part} is no part of the file; run the same command again"
-                    )
+                    raise VigilError(f"{name}: {part} is no part of the file; run the same command again")
                 whole = True
             else:
                 answer.raise_for_status()

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from stages.methods import memory, mnad
+from stages.params import EXTRACTORS
 from tests.conftest import set_params
 from tests.imports import ROOT
+from tests.test_graph import UPSTREAM
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +114,32 @@ def test_an_imported_checkpoint_is_what_gets_scored(clone):
     clone(sys.executable, "-m", "stages.import_checkpoint", "mnad", "model.pth", "keys.pt")
     assert clone.ran("repro") == {"score-mnad", "evaluate"}
     assert "imported from model.pth" in clone.dvc("metrics", "show", "--json")
+
+
+def test_the_extractors_run_and_then_have_nothing_to_do(clone):
+    set_params(clone.folder, features__short_side=32, features__crop=32, features__crops=1)
+    stages = {name for name in UPSTREAM if name.split("-")[0] in EXTRACTORS}
+    targets = [f"stages/dvc.yaml:{name}" for name in sorted(stages)]
+    assert stages <= clone.ran("repro", *targets)
+    for out in (out for name in stages for out in UPSTREAM[name]["outs"]):
+        assert (clone.folder / out).exists(), out
+    assert clone.ran("repro", *targets) == set()
+
+
+def test_one_more_video_costs_that_video(clone):
+    raw = clone.folder / "data/raw"
+    for folder, name in (("train", "01"), ("test", "01")):
+        (raw / "own" / folder).mkdir(parents=True)
+        shutil.copy(raw / f"demo/{folder}/{name}.mkv", raw / "own" / folder)
+    set_params(clone.folder, dataset="own")
+    target, kept = "stages/dvc.yaml:segments", clone.folder / "data/scratch"
+    clone.dvc("repro", target)
+    before = {path: path.stat().st_mtime_ns for part in ("frames", "segments") for path in (kept / part).iterdir()}
+    shutil.copy(raw / "demo/test/02.mkv", raw / "own/test")
+    assert clone.ran("repro", target) == {"frames", "segments"}
+    after = {path: path.stat().st_mtime_ns for part in ("frames", "segments") for path in (kept / part).iterdir()}
+    assert before.items() <= after.items()
+    assert len(before) == 8  # of two stages and two videos, a result and its record
+    assert len(after) == 12
+    assert (clone.folder / "data/segments/test/02.npy").exists()
+    set_params(clone.folder, dataset="demo")

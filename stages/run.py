@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,36 +33,42 @@ class Run:
     train_frames: int  # how many training frames to score, at least, for the honest normalisation
     scratch: Path  # kept when the process dies, removed when the stage is done
 
-    def pixels(self, split: str, size: int) -> dict[str, np.ndarray]:
-        """A split's videos as memory-mapped uint8 (frames, size, size, C), in their natural order.
-
-        Raises VigilError where the split has no video.
-        """
-        videos = self.videos.query("split == @split")
+    def split(self, name: str) -> pd.DataFrame:
+        """The videos of a split, in their natural order. Raises VigilError where it has none."""
+        videos = self.videos.query("split == @name")
         if videos.empty:
-            raise VigilError(f"the data set has no {split} videos: see data/videos.parquet")
+            raise VigilError(f"the data set has no {name} videos: see data/videos.parquet")
+        return videos
+
+    def pixels(self, videos: pd.DataFrame, size: int) -> dict[str, np.ndarray]:
+        """Videos as memory-mapped uint8 (frames, size, size, C)."""
         return open_pixels(videos, FRAMES, size, self.workers)
 
     def score_videos(
-        self, size: int, score: Callable[..., tuple[pd.DataFrame, Any]], state: Any = None
+        self,
+        load: Callable[[pd.DataFrame], Mapping[str, Any]],
+        score: Callable[..., tuple[pd.DataFrame, Any]],
+        state: Any = None,
+        splits: tuple[str, ...] = ("train", "test"),
     ) -> tuple[pd.DataFrame, float]:
         """Score part of the training videos, then all test videos in their natural order.
 
         A scoring that was killed goes on after the last video that it finished.
 
         Args:
-            size: pixels, height = width.
-            score: (pixels, split, state) -> (a row a frame: `frame` and the components, state for the next video).
+            load: videos -> what each video is scored by, such as its pixels.
+            score: (what `load` gave, split, state) -> (rows of `frame` and the components, state for the next video).
             state: what the first video is given: a tensor or None.
+            splits: without "train" only test videos are scored.
 
         Returns:
-            A row a frame (video, split, frame, components), and the seconds that `score` took for all of them,
+            Rows of video, split, frame and components, and the seconds that `score` took for all of them,
             those of an interrupted scoring included.
         """
         train = evenly_chosen(self.videos.query("split == 'train'"), self.train_frames)
         test = self.videos.query("split == 'test'")
-        videos = pd.concat([train, test])
-        pixels = open_pixels(videos, FRAMES, size, self.workers)
+        videos = pd.concat([train, test] if "train" in splits else [test])
+        inputs = load(videos)
         parts, total = [], 0.0
         with tqdm(total=int(videos.frames.sum()), desc="score", unit="frame", disable=None) as bar:
             for i, (video, split, frames) in enumerate(zip(videos.video, videos.split, videos.frames, strict=True)):
@@ -71,7 +77,7 @@ class Run:
                     state, seconds = torch.load(after, map_location=self.device)
                 else:
                     start = time.perf_counter()
-                    rows, state = score(pixels[video], split, state)
+                    rows, state = score(inputs[video], split, state)
                     seconds = time.perf_counter() - start
                     rows.insert(0, "video", video)
                     rows.insert(1, "split", split)

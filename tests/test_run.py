@@ -52,9 +52,9 @@ def test_killed_scoring_goes_on_with_the_next_video_its_state_and_its_time(prepa
         return pd.DataFrame({"frame": range(len(pixels)), "value": state.item()}), state + 1
 
     with pytest.raises(KeyboardInterrupt), running(settings, "score", "mnad") as run:
-        run.score_videos(32, score, torch.zeros(1))
+        run.score_videos(lambda videos: run.pixels(videos, 32), score, torch.zeros(1))
     with running(settings, "score", "mnad") as run:
-        rows, seconds = run.score_videos(32, score, torch.zeros(1))
+        rows, seconds = run.score_videos(lambda videos: run.pixels(videos, 32), score, torch.zeros(1))
     assert scored == ["train", "train", "killed", "test", "test"]
     assert rows.groupby("video", sort=False).value.first().to_dict() == {
         "train/1": 0,
@@ -63,6 +63,28 @@ def test_killed_scoring_goes_on_with_the_next_video_its_state_and_its_time(prepa
         "test/2": 3,
     }
     assert seconds > 0
+
+
+def test_test_videos_alone_and_what_they_are_scored_by(prepared):
+    def load(videos):
+        loaded.append(list(videos.video))
+        return {video: len(video) for video in videos.video}
+
+    loaded = []
+    with running(params.load(), "score", "mnad") as run:
+        rows, _ = run.score_videos(
+            load, lambda given, split, state: (pd.DataFrame({"frame": [0], "value": [given]}), state), splits=("test",)
+        )
+    assert loaded == [["test/1", "test/2"]]
+    assert rows.video.tolist() == ["test/1", "test/2"]
+    assert rows.value.tolist() == [6, 6]
+
+
+def test_a_split_without_videos_is_named(prepared):
+    with running(params.load(), "fit", "mnad") as run:
+        assert list(run.split("train").video) == ["train/1", "train/2"]
+        with pytest.raises(VigilError, match="no weak videos"):
+            run.split("weak")
 
 
 def test_scratch_knows_which_video_is_in_which_split(prepared):

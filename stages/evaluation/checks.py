@@ -20,6 +20,8 @@ MEND_LABELS = "check the data set's label files"
 def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int]) -> None:
     """Refuse scores unless every test video has them, frame after frame, within its length, finite where used.
 
+    Where a row is an object, frames and videos may have none, and a frame several.
+
     Args:
         scores: rows of video, split ("train" or "test"), frame and one column a component.
         fusion: which components are used, and whether training rows are needed.
@@ -31,15 +33,19 @@ def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int
         raise VigilError(f"the scores have no component {', '.join(absent)}, only {', '.join(found)}: {MEND_SCORES}")
 
     test = scores.loc[scores["split"] == "test"]
-    _same_videos("the scores", test["video"], "the video table", lengths, MEND_SCORES)
+    objects = fusion.frames == "objects"
+    known = [video for video in lengths if video in set(test["video"])] if objects else lengths
+    _same_videos("the scores", test["video"], "the video table", known, MEND_SCORES)
+    if test.empty:
+        raise VigilError("no test video has an object, so nothing can be judged: look at metrics/previews/boxes.png")
     problems = []
     for video, rows in rows_by(test, "video").items():
         frame = rows["frame"].to_numpy()
-        jumps = np.flatnonzero(np.diff(frame) != 1)
+        jumps = np.flatnonzero(np.diff(frame) < 0 if objects else np.diff(frame) != 1)
         if len(jumps):
             problems.append(
                 f"video {video}: frame {frame[jumps[0]]} is followed by {frame[jumps[0] + 1]}, "
-                "expected consecutive frames"
+                f"expected {'ascending' if objects else 'consecutive'} frames"
             )
         elif frame[0] < 0 or frame[-1] >= lengths[video]:
             problems.append(

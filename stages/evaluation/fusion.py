@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 
 from stages.evaluation.tables import rows_by
@@ -39,6 +39,15 @@ def fill_ends(score: Float[np.ndarray, " T"], first: int, length: int) -> Float[
     return np.pad(score, (first, length - first - len(score)), mode="edge")
 
 
+def highest_by_frame(
+    frame: Int[np.ndarray, " T"], score: Float[np.ndarray, " T"], length: int, lowest: float
+) -> Float[np.ndarray, " L"]:
+    """Each frame's highest score of its objects; `lowest` for a frame without any."""
+    highest = np.full(length, lowest)
+    np.maximum.at(highest, frame, score)
+    return highest
+
+
 def fuse(
     fusion: Fusion, video: Mapping[str, Float[np.ndarray, " T"]], train: Mapping[str, Float[np.ndarray, " N"]]
 ) -> Float[np.ndarray, " T"]:
@@ -60,7 +69,8 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
     """One score a frame for every test video.
 
     Args:
-        scores: rows of video, split, frame and one column a component, as `checks.check_scores` accepts them.
+        scores: rows of video, split, frame and one column a component, as `checks.check_scores` accepts them; a row
+            a frame, or a row an object.
         fusion: weights, normalisation, and which frames.
         sigma: of the smoothing along each video, in frames; 0 for none.
         lengths: test video -> frames, in the order of the result.
@@ -68,17 +78,22 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
     Returns:
         Columns video, frame, score.
     """
-    components = list(fusion.weights)
-    training = scores.loc[scores["split"] == "train", components]
-    train = {component: training[component].to_numpy() for component in components}
-    by_video = rows_by(scores.loc[scores["split"] == "test"], "video")
+
+    def columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        return {component: rows[component].to_numpy() for component in fusion.weights}
+
+    train = columns(scores.loc[scores["split"] == "train"])
+    test = scores.loc[scores["split"] == "test"]
+    by_video = rows_by(test, "video")
+    lowest = fuse(fusion, columns(scores), train).min() if fusion.frames == "objects" else np.nan
     parts = []
     for video, length in lengths.items():
-        rows = by_video[video]
-        frame = rows["frame"].to_numpy()
-        score = smooth(fuse(fusion, {component: rows[component].to_numpy() for component in components}, train), sigma)
+        rows = by_video.get(video, test[:0])
+        frame, score = rows["frame"].to_numpy(), fuse(fusion, columns(rows), train)
+        if fusion.frames == "objects":
+            frame, score = np.arange(length), highest_by_frame(frame, score, length, lowest)
+        score = smooth(score, sigma)
         if fusion.frames == "all":
-            score = fill_ends(score, int(frame[0]), length)
-            frame = np.arange(length, dtype=frame.dtype)
+            frame, score = np.arange(length), fill_ends(score, int(frame[0]), length)
         parts.append(pd.DataFrame({"video": video, "frame": frame, "score": score}))
     return pd.concat(parts, ignore_index=True)

@@ -18,7 +18,7 @@ def score(run: Run, recipe, model: None) -> tuple[pd.DataFrame, float]:
         mean, peak = differences(pixels, recipe.score.blur)
         return pd.DataFrame({"frame": np.arange(1, len(pixels), dtype=np.int32), "mean": mean, "peak": peak}), None
 
-    return run.score_videos(recipe.score.size, score_video)
+    return run.score_videos(lambda videos: run.pixels(videos, recipe.score.size), score_video)
 
 
 def differences(

@@ -100,7 +100,7 @@ def fit(network_class: type[Network], run: Run, recipe) -> Model:
     optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(recipe.epochs, 1))
     weights = torch.tensor([1.0, recipe.lambda_compact, recipe.lambda_separate], device=run.device)
-    clips = Clips(run.pixels("train", recipe.size), clip_length(network_class))
+    clips = Clips(run.pixels(run.split("train"), recipe.size), clip_length(network_class))
     steps = len(clips) // recipe.batch
     if steps == 0:
         raise VigilError(
@@ -173,7 +173,7 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> tuple
             table |= {f"psnr_{name}": array[:, 0, k], f"feature_distance_{name}": array[:, 1, k]}
         return pd.DataFrame(table), items[1:] if split == "test" else carried
 
-    return run.score_videos(recipe.fit.size, score_video, trained)
+    return run.score_videos(lambda videos: run.pixels(videos, recipe.fit.size), score_video, trained)
 
 
 def cost_input(network_class: type[Network], recipe, model: Model) -> tuple[nn.Module, tuple[Tensor, ...]]:

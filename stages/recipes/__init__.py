@@ -21,9 +21,10 @@ class Fusion:
             that the component has on the training videos; `none` leaves it.
         frames: `scored` evaluates only the frames that the method scores; `all` gives the unscored frames
             at the start and the end of a video the nearest scored frame's value, so that every method is
-            judged on the same frames.
+            judged on the same frames; `objects` is for scores with a row an object: every frame gets the highest
+            score of its objects, and one without any the lowest that any object has.
     """
 
     weights: dict[str, float]
     normalise: Literal["video_minmax", "train_zscore", "none"]
-    frames: Literal["scored", "all"]
+    frames: Literal["scored", "all", "objects"]

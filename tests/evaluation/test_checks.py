@@ -122,3 +122,20 @@ def test_a_long_list_of_problems_is_cut():
 def test_one_class_is_refused(value, word):
     with refused(f"label set made: all 3 judged frames are {word}"):
         check_classes(np.full(3, value), "made")
+
+
+OBJECTS = Fusion({"psnr": -1.0}, "train_zscore", "objects")
+
+
+def test_objects_come_many_or_none_a_frame():
+    rows = [("t", "train", 0, 1.0), ("a", "test", 0, 1.0), ("a", "test", 0, 2.0), ("a", "test", 2, 3.0)]
+    table = pd.DataFrame(rows, columns=["video", "split", "frame", "psnr"])
+    check_scores(table, OBJECTS, {"a": 3, "b": 2})
+    with pytest.raises(VigilError, match="frame 2 is followed by 0, expected ascending frames"):
+        check_scores(table.iloc[[0, 3, 1]], OBJECTS, {"a": 3, "b": 2})
+    with pytest.raises(VigilError, match="scored frames 0 to 2, expected 0 to 1 at most"):
+        check_scores(table, OBJECTS, {"a": 2, "b": 2})
+    with pytest.raises(VigilError, match="test video a: in the scores, not in the video table"):
+        check_scores(table, OBJECTS, {"b": 2})
+    with pytest.raises(VigilError, match="no test video has an object"):
+        check_scores(table[:1], OBJECTS, {"a": 3, "b": 2})

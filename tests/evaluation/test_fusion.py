@@ -125,3 +125,35 @@ def test_fuse_table_smooths_within_a_video_only(table):
     fused = fuse_table(table, Fusion({"mean": 1.0}, "none", "scored"), 5.0, LENGTHS)
     np.testing.assert_allclose(fused["score"][:2], 7)  # the 40 of the next video does not leak
     assert 0 < fused["score"][2] < fused["score"][3] < 40
+
+
+def test_a_frame_has_the_score_of_its_most_anomalous_object():
+    table = pd.DataFrame(
+        [
+            ("t", "train", 0, 1.0, 0.0),
+            ("t", "train", 1, 3.0, 2.0),
+            ("a", "test", 1, 4.0, 1.0),
+            ("a", "test", 1, 2.0, 5.0),
+            ("a", "test", 3, 0.0, 1.0),
+            ("c", "test", 0, 2.0, -1.0),
+        ],
+        columns=["video", "split", "frame", "raw", "flow"],
+    )
+    # training: raw has mean 2 and deviation 1, flow mean 1 and deviation 1
+    fused = fuse_table(
+        table, Fusion({"raw": 0.5, "flow": 1.0}, "train_zscore", "objects"), 0.0, {"a": 4, "b": 2, "c": 1}
+    )
+    lowest = -2.0  # of video c's object; those of training have -1.5 and 1.5
+    assert fused.score.tolist() == [lowest, max(1.0, 4.0), lowest, -1.0, lowest, lowest, -2.0]
+    assert fused.frame.tolist() == [0, 1, 2, 3, 0, 1, 0]
+    assert fused.video.tolist() == ["a"] * 4 + ["b"] * 2 + ["c"]
+
+
+def test_frames_without_objects_do_not_leak_into_smoothing():
+    table = pd.DataFrame(
+        [("t", "train", 0, 0.0), ("t", "train", 1, 2.0), ("a", "test", 2, 9.0), ("a", "test", 3, 9.0)],
+        columns=["video", "split", "frame", "raw"],
+    )
+    fused = fuse_table(table, Fusion({"raw": 1.0}, "train_zscore", "objects"), 1.0, {"a": 6})
+    assert fused.score.min() >= -1
+    assert fused.score.argmax() in (2, 3)

@@ -39,7 +39,7 @@ def flow_task(network: str, part: str) -> Callable[..., Any]:
     def run(folder: Path, recipes: params.Params, batch: int, where: str) -> None:
         chosen = {"network": network, "batch": batch, "first": "self"}  # as many different pairs as frames, nearly
         recipe = getattr(recipes.recipe("flow"), part).model_copy(update=chosen)
-        flow.write_flow(VIDEO, folder / "flow.npy", folder / f"{VIDEO}.arrow", recipe, where)
+        flow.write_flow(VIDEO, folder / "flow.npy", folder / f"{VIDEO}.arrow", recipe, (where,))
 
     return run
 
@@ -49,7 +49,7 @@ def boxes_task(source: str) -> Callable[..., Any]:
         recipe = recipes.recipe("boxes")
         detector = recipe.detector.model_copy(update={"batch": batch})
         recipe = recipe.model_copy(update={"source": source, "detector": detector})
-        boxes.find_boxes(VIDEO, folder / "boxes.parquet", folder, recipe, "" if source == "motion" else where)
+        boxes.find_boxes(VIDEO, folder / "boxes.parquet", folder, recipe, () if source == "motion" else (where,))
 
     return run
 
@@ -57,7 +57,7 @@ def boxes_task(source: str) -> Callable[..., Any]:
 def segments_task(network: str) -> Callable[..., Any]:
     def run(folder: Path, recipes: params.Params, batch: int, where: str) -> None:
         recipe = recipes.recipe("segments").model_copy(update={"network": network, "batch": batch})
-        segments.segment(VIDEO, folder / "segments.npy", folder, folder, VIDEO, recipe, where)
+        segments.segment(VIDEO, folder / "segments.npy", folder, folder, VIDEO, recipe, (where,))
 
     return run
 
@@ -65,7 +65,7 @@ def segments_task(network: str) -> Callable[..., Any]:
 def features_task(network: str) -> Callable[..., Any]:
     def run(folder: Path, recipes: params.Params, batch: int, where: str) -> None:
         recipe = recipes.recipe("features").model_copy(update={"network": network, "batch": batch})
-        features.extract_video(VIDEO, folder / "features.npy", folder, 0, recipe, where)
+        features.extract_video(VIDEO, folder / "features.npy", folder, 0, recipe, (where,))
 
     return run
 

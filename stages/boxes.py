@@ -8,13 +8,14 @@ not known) and origin. Sources:
     motion                      boxes around what moves; needs no weights
     cascade_rcnn, faster_rcnn   a detector's boxes, then motion boxes outside them: VEC's and STATE's rule
     imported                    VEC's published arrays, one object array a split with one (boxes, 4) array a frame
-Videos that are for weak supervision only have no boxes: no method that uses boxes sees them.
+Videos that are for weak supervision only have no boxes: no method that uses boxes sees them. Read the files one by one:
+of a whole folder, pandas leaves out files whose names begin with an underscore or a dot, as a user's may.
 """
 
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,15 @@ from torch import nn
 from stages import params
 from stages.command import VigilError, command
 from stages.datasets import RAW
-from stages.device import device, device_name, devices
+from stages.device import device, device_name, devices, own_device
 from stages.io.checkpoints import load_arrays
 from stages.io.files import file_hash, replacing
 from stages.io.frames import FrameStore
-from stages.io.weights import WEIGHTS, load_weights, weights_file
+from stages.io.weights import load_weights, weights_file
 from stages.motion import areas, blurred, motion_boxes, motion_map, uncovered
 from stages.networks.detectors import Detections, cascade_rcnn, detect, faster_rcnn
 from stages.preview import draw_preview, shown_frames
-from stages.videos import DATA, FRAMES, per_video, prefetched, read_videos
+from stages.videos import DATA, FRAMES, one_class_videos, per_video, prefetched
 
 FOLDER = DATA / "boxes"
 SCHEMA = pa.schema(
@@ -64,7 +65,7 @@ def main() -> str:
     """Find, or import, the boxes of all training and test videos."""
     settings = params.load()
     recipe = settings.recipe("boxes")
-    videos = read_videos().query("split != ''")
+    videos = one_class_videos()
     hashes = dict(zip(videos.video, videos.hash, strict=True))
     description: dict[str, Any] = {"source": recipe.source}
     args: dict[str, tuple]
@@ -75,16 +76,17 @@ def main() -> str:
         args = {video: (boxes,) for video, boxes in published_boxes(files, videos).items()}
     else:
         description["motion"] = recipe.motion.model_dump()
-        workers, named = settings.workers, cycle([""])
+        workers, names = settings.workers, ()
         if recipe.source in NETWORKS:
-            weights_file(recipe.source)
-            shared = devices(settings.device)
-            workers, named = len(shared), cycle(shared)
-            description["weights"] = WEIGHTS[recipe.source].file
-            description["detector"] = recipe.detector.model_dump()
-            description["device"] = device_name(device(settings.device))
-        task, args = find_boxes, {video: (FRAMES.absolute(), recipe, next(named)) for video in hashes}
+            description["weights_sha256"] = file_hash(weights_file(recipe.source))
+            description["detector"] = recipe.detector.model_dump(exclude={"batch"})
+            description["device"] = device(settings.device).type
+            names = tuple(devices(settings.device))
+            workers = len(names)
+        task, args = find_boxes, {video: (FRAMES.absolute(), recipe, names) for video in hashes}
     counts = per_video(task, hashes, FOLDER, ".parquet", args, identity=description, workers=workers, desc="boxes")
+    if recipe.source in NETWORKS:
+        description["device"] = device_name(device(settings.device))
     total = {key: sum(count[key] for count in counts.values()) for key in ("frames", "empty", *COLOURS)}
     boxes = sum(total[origin] for origin in COLOURS)
     description |= {
@@ -100,7 +102,7 @@ def main() -> str:
     return f"{len(videos)} videos, {total['frames']} frames -> {boxes} boxes in {FOLDER}"
 
 
-def find_boxes(video: str, path: Path, frames: Path, recipe: Any, where: str) -> dict[str, int]:
+def find_boxes(video: str, path: Path, frames: Path, recipe: Any, names: tuple[str, ...]) -> dict[str, int]:
     """Write one video's detector and motion boxes. A task of `per_video`.
 
     Args:
@@ -108,17 +110,16 @@ def find_boxes(video: str, path: Path, frames: Path, recipe: Any, where: str) ->
         path: of the file to write.
         frames: folder of the frame stores.
         recipe: the section `boxes`, resolved.
-        where: the detector's device; "" for motion boxes alone.
+        names: the devices that detectors share; none for motion boxes alone.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
     store = FrameStore(frames / f"{video}.arrow")
     rows = []
-    for batch in prefetched(batches(moving_frames(store, recipe.motion, bool(where)), recipe.detector.batch)):
+    for batch in prefetched(batches(moving_frames(store, recipe.motion, bool(names)), recipe.detector.batch)):
         found = [NOTHING] * len(batch)
-        if where:
-            found = [
-                chosen(one, recipe.detector) for one in detect(network(recipe.source, where), [f for f, _ in batch])
-            ]
+        if names:
+            detector = network(recipe.source, own_device(names))
+            found = [chosen(one, recipe.detector) for one in detect(detector, [frame for frame, _ in batch])]
         for (_, moves), detections in zip(batch, found, strict=True):
             moving = motion_boxes(moves, detections.boxes, recipe.motion.area, recipe.motion.extend)
             rows.append({"detector": detections, "motion": unscored(moving)})

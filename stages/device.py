@@ -1,5 +1,9 @@
 """Where networks run: the device of params.yaml, set up and named."""
 
+import fcntl
+import functools
+import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -15,6 +19,10 @@ def device(name: str) -> torch.device:
     found = torch.cuda.is_available()
     if name.startswith("cuda") and not found:
         raise VigilError(f"device {name!r}: PyTorch finds no CUDA device here; write `device: auto` or `device: cpu`")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise VigilError(
+            f"device {name!r}: PyTorch finds {torch.cuda.device_count()} CUDA devices here, from cuda:0 on"
+        )
     chosen = torch.device("cuda" if name == "auto" and found else "cpu" if name == "auto" else name)
     if chosen.type == "cpu":
         torch.use_deterministic_algorithms(True)
@@ -33,6 +41,24 @@ def devices(name: str) -> list[str]:
     if name == "auto" and chosen.type == "cuda":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [str(chosen)]
+
+
+@functools.cache
+def own_device(names: tuple[str, ...]) -> str:
+    """The device of this process: the first that no other process with the same parent holds, else the last.
+
+    Workers take whatever video is next, so a device belongs to a worker, not to a video.
+    """
+    for name in names[:-1]:
+        path = Path(tempfile.gettempdir(), f"vigil-{os.getppid()}-{name.replace(':', '')}.lock")
+        held = os.open(path, os.O_CREAT | os.O_RDWR)  # closed, and so released, when the process ends
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+        else:
+            return name
+    return names[-1]
 
 
 def device_name(device: torch.device) -> str:

@@ -59,7 +59,9 @@ def main() -> str:
         features = np.stack([read_segments(name) for name in names])
         learn = learn_codes if recipe.kind == "codes" else learn_atoms
         dictionary, found = learn(features, size, recipe)
+        made_of = json.loads(FEATURES.with_suffix(".json").read_text())
         description = {
+            "features": {key: value for key, value in made_of.items() if key != "videos"},
             "videos": len(names),
             "percentile": recipe.percentile,
             "nonzeros": recipe.nonzeros,

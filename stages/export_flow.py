@@ -22,6 +22,9 @@ def main(recipe: str, folder: Path, videos: list[str]) -> str:
     for video in videos:
         if video not in description["videos"]:
             raise VigilError(f"no flow of video {video!r}: expected one of {', '.join(description['videos'])}")
+    for path in (folder / video for video in videos or description["videos"]):
+        if path.is_file() or any(file.suffix != ".flo" for file in path.glob("*")):
+            raise VigilError(f"{path} holds something else than .flo files, which would be lost: name another folder")
     written = 0
     for video in videos or description["videos"]:
         with replacing(folder / video) as made:

@@ -9,7 +9,6 @@ Shapes: B snippets at a time, N crops of each, H, W pixels of a resized frame, S
 import functools
 import json
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from stages import params
 from stages.command import VigilError, command
-from stages.device import device, device_name, devices
+from stages.device import device, device_name, devices, own_device
 from stages.io.checkpoints import load_arrays, load_authors_file
 from stages.io.features import (
     CHANNELS,
@@ -62,7 +61,7 @@ def main() -> str:
         files = published_files(list(lengths), folder)
         done = per_video(
             import_video,
-            {video: [lengths[video], file.stat().st_size, file.stat().st_mtime_ns] for video, file in files.items()},
+            {video: [lengths[video], file_hash(file)] for video, file in files.items()},
             FOLDER,
             SUFFIX,
             {video: (file.absolute(), lengths[video], recipe) for video, file in files.items()},
@@ -81,15 +80,15 @@ def main() -> str:
             if isinstance(weights, int)
             else f"{weights.name}, SHA-256 {file_hash(weights)}",
         }
-        named = cycle(devices(settings.device))
+        names = tuple(devices(settings.device))
         done = per_video(
             extract_video,
             dict(zip(videos.video, videos.hash, strict=True)),
             FOLDER,
             SUFFIX,
-            {video: (FRAMES.absolute(), weights, recipe, next(named)) for video in lengths},
-            identity=made_by,
-            workers=len(devices(settings.device)),
+            {video: (FRAMES.absolute(), weights, recipe, names) for video in lengths},
+            identity=[made_by, torch.device(names[0]).type],
+            workers=len(names),
             desc="features",
             sizes=sizes,
         )
@@ -103,7 +102,7 @@ def check(recipe: Any, lengths: dict[str, int]) -> None:
     """Raise VigilError for crops larger than the frames, and for videos without a snippet."""
     if recipe.crop > recipe.short_side:
         raise VigilError(
-            f"features: a crop of {recipe.crop} pixels does not fit into frames of {recipe.short_side}: make "
+            f"a crop of {recipe.crop} pixels does not fit into frames of {recipe.short_side}: make "
             "`features.crop` smaller or `features.short_side` larger"
         )
     short = [video for video, frames in lengths.items() if not snippet_count(frames, recipe.snippets)]
@@ -140,10 +139,12 @@ def import_video(video: str, path: Path, file: Path, frames: int, recipe: Any) -
     return {"frames": frames, "snippets": len(features), "hash": file_hash(path)}
 
 
-def extract_video(video: str, path: Path, frames: Path, weights: int | Path, recipe: Any, where: str) -> dict[str, Any]:
+def extract_video(
+    video: str, path: Path, frames: Path, weights: int | Path, recipe: Any, names: tuple[str, ...]
+) -> dict[str, Any]:
     """Write one video's features. A task of `per_video`."""
     store = FrameStore(frames / f"{video}.arrow")
-    features = extract(network(recipe.network, weights, where), store, recipe)
+    features = extract(network(recipe.network, weights, own_device(names)), store, recipe)
     np.save(path, features)
     return {"frames": len(store), "snippets": len(features), "hash": file_hash(path)}
 

@@ -14,7 +14,7 @@ import argparse
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,17 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torchvision.models import optical_flow
-from torchvision.utils import flow_to_image
 
 from stages import params
 from stages.command import VigilError, command
-from stages.device import device, device_name, devices
+from stages.device import device, device_name, devices, own_device
 from stages.io.files import file_hash, replacing
 from stages.io.flow import FLOW, full_size, read_flow
 from stages.io.frames import FrameStore
 from stages.io.weights import load_weights, weights_file
 from stages.networks.flownet2 import UNIT, FlowNet2, FlowNetSD, enlarged, normalised
-from stages.preview import draw_preview, shown_frames
-from stages.videos import FRAMES, per_video, prefetched, read_videos
+from stages.preview import draw_preview, flow_colours, shown_frames
+from stages.videos import FRAMES, one_class_videos, per_video, prefetched
 
 MULTIPLE = {"dis": 1, "flownet2": 64, "flownet2_sd": 64, "raft_large": 8, "raft_small": 8}
 """Pixels that height and width are a multiple of."""
@@ -52,10 +51,8 @@ def main(name: str) -> str:
     recipe = getattr(settings.recipe("flow"), name)
     check_size(name, recipe)
     weights = None if recipe.network == "dis" else file_hash(weights_file(recipe.network))
-    names = ["cpu"] if recipe.network == "dis" else devices(settings.device)
-    videos = read_videos().query("split != ''")
-    if videos.empty:
-        raise VigilError("the data set has no training and no test videos: see data/videos.parquet")
+    names = ("cpu",) if recipe.network == "dis" else tuple(devices(settings.device))
+    videos = one_class_videos()
     chosen = recipe.model_dump(exclude={"batch"})
     start = "(0, 0)" if recipe.first == "self" else "(0, 1)"
     description = {
@@ -68,14 +65,14 @@ def main(name: str) -> str:
         "torch": torch.__version__,
         "opencv": cv2.__version__,
     }
-    named, frames = cycle(names), FRAMES.absolute()
+    frames = FRAMES.absolute()
     frame_bytes = 4 * recipe.height * recipe.width // recipe.reduce**2
     records = per_video(
         write_flow,
         dict(zip(videos.video, videos.hash, strict=True)),
         FLOW / name,
         ".npy",
-        {video: (frames / f"{video}.arrow", recipe, next(named)) for video in videos.video},
+        {video: (frames / f"{video}.arrow", recipe, names) for video in videos.video},
         identity=[chosen, weights, torch.device(names[0]).type],
         workers=settings.workers if recipe.network == "dis" else len(names),
         desc=f"flow {name}",
@@ -108,7 +105,7 @@ def pairs_of(frames: int, first: str) -> list[tuple[int, int]]:
     return [(0, 0), *pairs[1:]] if first == "self" else pairs
 
 
-def write_flow(video: str, path: Path, store: Path, recipe: Any, where: str) -> dict[str, Any]:
+def write_flow(video: str, path: Path, store: Path, recipe: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Write a video's flow; each frame is decoded once, each pair computed once.
 
     Returns the number of frames, and the mean and the largest length in pixels.
@@ -118,7 +115,7 @@ def write_flow(video: str, path: Path, store: Path, recipe: Any, where: str) -> 
     frames, size = FrameStore(store), (recipe.width, recipe.height)
     pairs = pairs_of(len(frames), recipe.first)
     images = prefetched((cv2.resize(frames[i], size) for i in range(len(frames))), ahead=2 * recipe.batch)
-    flows = estimated(paired(images, dict.fromkeys(pairs)), recipe, where)
+    flows = estimated(paired(images, dict.fromkeys(pairs)), recipe, own_device(names))
     shape = (len(frames), recipe.height // recipe.reduce, recipe.width // recipe.reduce, 2)
     total, largest, flow = 0.0, 0.0, np.empty(0)
     # written as a stream, since a full disk under a writable memory map kills the process
@@ -219,8 +216,8 @@ def show(name: str, recipe: Any, videos: pd.DataFrame) -> None:
         length = torch.linalg.vector_norm(flow, dim=0)
         scale = max(length.quantile(0.995).item(), 1e-3)  # a few wrong pixels would pale all others
         flow = flow * (scale / length.clamp(min=scale))
-        shown = cv2.resize(colours(flow, scale), image.shape[1::-1])
-        panels = [image, shown, colours(wheel(*image.shape[:2]) * scale, scale)]
+        shown = cv2.resize(flow_colours(flow, scale), image.shape[1::-1])
+        panels = [image, shown, flow_colours(wheel(*image.shape[:2]) * scale, scale)]
         rows.append((f"{video}, frame {frame}; full colour: {scale:.1f} pixels a frame", panels))
     draw_preview(f"flow-{name}", f"{recipe.network}, {recipe.width}x{recipe.height}: direction as colour", rows)
 
@@ -231,13 +228,6 @@ def wheel(height: int, width: int) -> Float[Tensor, "2 H W"]:
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     flow = torch.stack([x - width / 2, y - height / 2]) / radius
     return flow * (torch.linalg.vector_norm(flow, dim=0) <= 1)
-
-
-def colours(flow: Float[Tensor, "2 H W"], scale: float) -> UInt8[np.ndarray, "H W 3"]:
-    """Direction as hue, length as saturation, full at `scale`; red first."""
-    # torchvision takes the largest length of what it is given for the full colour
-    mark = torch.tensor([scale, 0.0]).view(2, 1, 1).expand(2, flow.shape[1], 1)
-    return flow_to_image(torch.cat([flow, mark], 2))[:, :, :-1].permute(1, 2, 0).numpy()
 
 
 if __name__ == "__main__":

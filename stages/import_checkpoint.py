@@ -1,12 +1,14 @@
 """Make the authors' published files the model that scoring uses: their files -> models/<method>.
 
     python -m stages.import_checkpoint mnad model.pth keys.pt
+    python -m stages.import_checkpoint state model.npy raw_training_scores.npy of_training_scores.npy
     dvc repro
 
 Takes MNAD's whole pickled module (`model.pth`) and LGN-Net's plain state dictionary, and the memory items beside
-them (`keys.pt`). Nothing in the files is executed: see `stages.io.checkpoints`. The names and shapes of all
-parameters have to be those of the network that params.yaml describes, which is the published one where it says
-`published`; afterwards DVC takes the model for the current result of the fit stage, until a parameter changes.
+them (`keys.pt`); STATE's lists of networks and of training scores. Nothing in the files is executed: see
+`stages.io.checkpoints`. The names and shapes of all parameters have to be those of the network that params.yaml
+describes, which is the published one where it says `published`; afterwards DVC takes the model for the current result
+of the fit stage, until a parameter changes.
 """
 
 import argparse
@@ -69,6 +71,6 @@ def check_keys(model: Model, expected: dict, path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the authors' published files the model that scoring uses.")
     parser.add_argument("method")
-    parser.add_argument("files", nargs="+", type=Path, help="network first, then memory items")
+    parser.add_argument("files", nargs="+", type=Path, help="network first, then what belongs to it")
     arguments = parser.parse_args()
     main(arguments.method, arguments.files)

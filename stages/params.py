@@ -22,7 +22,7 @@ T = TypeVar("T")
 Published = Literal["published"] | T
 """A value, or the word `published`: what the authors published for the data set."""
 
-EXTRACTORS = ("boxes", "dictionary", "features", "flow", "segments")
+EXTRACTORS = ("boxes", "dictionary", "features", "flow", "objects", "segments")
 """Stages between frames and methods whose sections, like a method's, hold published values."""
 
 Protocol = Literal["honest", "paper"]

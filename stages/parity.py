@@ -78,9 +78,11 @@ def compare(published: Float[np.ndarray, "T N C"], own: Float[np.ndarray, "t n C
     """
     means = published.mean(1), own.mean(1)
     shifts = [shift for shift in range(-SHIFTS, SHIFTS + 1) if max(0, -shift) < min(len(published), len(own) - shift)]
-    found = {shift: float(correlation(*overlap(*means, shift)).mean()) for shift in shifts}
+    # the median: a last snippet that was filled otherwise is no reason to leave it out by a shift
+    found = {shift: float(np.median(correlation(*overlap(*means, shift)))) for shift in shifts}
     shift = max(shifts, key=lambda shift: found[shift])
-    shift = shift if found[shift] > max(found[0], RELATED) else 0
+    # half of what is missing to 1: where little moves, neighbours agree as well, and a shift says nothing
+    shift = shift if found[shift] > RELATED and 1 - found[shift] < (1 - found[0]) / 2 else 0
     pair, crops = overlap(*means, shift), overlap(published, own, shift)
     order, agreement = crop_order(*crops) if published.shape[1] == own.shape[1] else (range(published.shape[1]), np.nan)
     cosines = np.full(len(published), np.nan)
@@ -90,7 +92,7 @@ def compare(published: Float[np.ndarray, "T N C"], own: Float[np.ndarray, "t n C
         published=(published.shape[0], published.shape[1]),
         own=(own.shape[0], own.shape[1]),
         cosine=cosines,
-        correlation=found[shift],
+        correlation=float(correlation(*pair).mean()),
         crops=agreement,
         ratio=lengths[1] / lengths[0] if lengths[0] else math.inf,
         shift=shift,

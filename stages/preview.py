@@ -1,12 +1,15 @@
-"""Pictures of what an extractor found: a few frames, and what it made of each beside them."""
+"""Pictures of what an extractor found: a few frames, and what it made of each beside them. H, W pixels."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import flow_to_image
 
 from stages.io.files import replacing
 from stages.io.frames import FrameStore
@@ -42,3 +45,10 @@ def draw_preview(name: str, title: str, rows: list[tuple[str, list[Image]]]) -> 
         line[0].set_title(text, fontsize=8, loc="left")
     with replacing(PREVIEWS / f"{name}.png") as path:
         figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def flow_colours(flow: Float[Tensor, "2 H W"], scale: float) -> UInt8[np.ndarray, "H W 3"]:
+    """Direction as hue, length as saturation, full at `scale`; red first."""
+    # torchvision takes the largest length of what it is given for the full colour
+    mark = torch.tensor([scale, 0.0]).view(2, 1, 1).expand(2, flow.shape[1], 1)
+    return flow_to_image(torch.cat([flow, mark], 2))[:, :, :-1].permute(1, 2, 0).numpy()

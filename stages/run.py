@@ -62,8 +62,8 @@ class Run:
             splits: without "train" only test videos are scored.
 
         Returns:
-            Rows of video, split, frame and components, and the seconds that `score` took for all of them,
-            those of an interrupted scoring included.
+            Rows of video, split, frame and components, and how many frames of these videos `score` took a second,
+            in an interrupted scoring too.
         """
         train = evenly_chosen(self.videos.query("split == 'train'"), self.train_frames)
         test = self.videos.query("split == 'test'")
@@ -88,7 +88,7 @@ class Run:
                 parts.append(pd.read_parquet(done))
                 total += seconds
                 bar.update(frames)
-        return pd.concat(parts, ignore_index=True), total
+        return pd.concat(parts, ignore_index=True), int(videos.frames.sum()) / total
 
     def autocast(self):
         """Mixed precision (bfloat16) on a GPU, full precision on the CPU."""

@@ -33,12 +33,12 @@ def main(method: str) -> str:
         recipe = trained_recipe(recipe, description, method)
     chosen = recipe.model_dump(exclude={"fuse"})
     with running(settings, "score", method, chosen, settings.score.train_frames, hashes) as run:
-        scores, seconds = module.score(run, recipe, model)
+        scores, speed = module.score(run, recipe, model)
         cost = {
             "method": method,
             "seed": settings.seed,
             "device": device_name(run.device),
-            "frames_per_second": round(len(scores) / seconds, 1),
+            "frames_per_second": round(speed, 1),
             **(parameters_and_gmac(*module.cost_input(recipe, model)) if model else {"parameters": 0, "gmac": 0.0}),
             "model": description.get("origin", "none: nothing is trained"),
         }

@@ -11,7 +11,6 @@ background.
 import functools
 import json
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplab
 
 from stages import params
 from stages.command import command
-from stages.device import device, device_name, devices
-from stages.io.files import replacing
+from stages.device import device, device_name, devices, own_device
+from stages.io.files import file_hash, replacing
 from stages.io.frames import SCRATCH, pixels
 from stages.io.weights import WEIGHTS, load_weights, weights_file
 from stages.preview import draw_preview, shown_frames
-from stages.videos import DATA, FRAMES, per_video, prefetched, read_videos
+from stages.videos import DATA, FRAMES, one_class_videos, per_video, prefetched
 
 CLASSES = DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
 BACKGROUND, PERSON = CLASSES.index("__background__"), CLASSES.index("person")
@@ -43,20 +42,19 @@ def main() -> str:
     """Segment every frame of all training and test videos."""
     settings = params.load()
     recipe = settings.recipe("segments")
-    if recipe.network == "deeplabv3":
-        weights_file("deeplabv3")
-    videos = read_videos().query("split != ''")
+    weights = file_hash(weights_file("deeplabv3")) if recipe.network == "deeplabv3" else None
+    names = tuple(devices(settings.device))
+    videos = one_class_videos()
     hashes = dict(zip(videos.video, videos.hash, strict=True))
     frame_bytes = 2 * len(CLASSES) * (recipe.size // STRIDE) ** 2
-    named = cycle(devices(settings.device))
     per_video(
         segment,
         hashes,
         FOLDER,
         ".npy",
-        {video: (FRAMES.absolute(), SCRATCH.absolute(), key, recipe, next(named)) for video, key in hashes.items()},
-        identity=recipe.model_dump(),
-        workers=settings.workers if recipe.network == "motion" else len(devices(settings.device)),
+        {video: (FRAMES.absolute(), SCRATCH.absolute(), key, recipe, names) for video, key in hashes.items()},
+        identity=[recipe.model_dump(exclude={"batch"}), weights, torch.device(names[0]).type if weights else None],
+        workers=len(names) if weights else settings.workers,
         desc="segments",
         sizes={video: frame_bytes * frames for video, frames in zip(videos.video, videos.frames.tolist(), strict=True)},
     )
@@ -80,7 +78,7 @@ def main() -> str:
     return f"{len(videos)} videos, {videos.frames.sum()} frames -> {FOLDER}"
 
 
-def segment(video: str, path: Path, frames: Path, scratch: Path, key: str, recipe: Any, where: str) -> dict:
+def segment(video: str, path: Path, frames: Path, scratch: Path, key: str, recipe: Any, names: tuple[str, ...]) -> dict:
     """Write one video's logits. A task of `per_video`."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     images = pixels(frames / f"{video}.arrow", recipe.size, key, scratch)
@@ -92,7 +90,7 @@ def segment(video: str, path: Path, frames: Path, scratch: Path, key: str, recip
             for logits in motion_logits(images):
                 file.write(logits.astype(np.float16).tobytes())
         else:
-            for logits in deeplab_logits(images, network(where), recipe.batch):
+            for logits in deeplab_logits(images, network(own_device(names)), recipe.batch):
                 file.write(logits.half().cpu().numpy().tobytes())
     return {"frames": len(images)}
 

@@ -119,7 +119,7 @@ def ksvd(samples: Float[np.ndarray, "n F"], size: int, nonzeros: int, rounds: in
     errors, replaced = [float((residual**2).sum())], 0
     for _ in range(rounds):
         unused = np.flatnonzero(~codes.any(0))
-        worst = np.argsort(-(residual**2).sum(1), kind="stable")[: len(unused)]
+        worst = some[np.argsort(-(residual[some] ** 2).sum(1), kind="stable")[: len(unused)]]
         atoms[unused] = _unit(samples[worst])
         replaced += len(unused)
         for k in np.flatnonzero(codes.any(0)):

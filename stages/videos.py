@@ -38,6 +38,14 @@ def read_videos() -> pd.DataFrame:
     return pd.read_parquet(VIDEOS)
 
 
+def one_class_videos() -> pd.DataFrame:
+    """The training and test videos, without those of weak supervision alone. Raises VigilError where there are none."""
+    videos = read_videos().query("split != ''")
+    if videos.empty:
+        raise VigilError(f"the data set has no training and no test videos: see {VIDEOS}")
+    return videos
+
+
 def per_video(
     task: Callable[..., Any],
     videos: dict[str, Any],
@@ -70,10 +78,13 @@ def per_video(
     """
     task = importable(task)
     kept = (DATA / "scratch" / folder.relative_to(DATA)).absolute()
-    paths = {video: kept / f"{_key(video, suffix, identity, depends)}{suffix}" for video, depends in videos.items()}
-    records = {video: path.with_name(path.name + ".json") for video, path in paths.items()}
-    absent = [video for video in videos if not records[video].exists()]
     kept.mkdir(parents=True, exist_ok=True)
+    code = code_hash()
+    paths = {video: kept / f"{_key(code, video, suffix, identity, on)}{suffix}" for video, on in videos.items()}
+    records = {video: path.with_name(path.name + ".json") for video, path in paths.items()}
+    absent = [video for video in videos if not _whole(paths[video], records[video])]
+    for path in kept.glob(".*.partial*"):  # of a run that was killed
+        remove(path)
     if sizes:
         check_space(sum(sizes[video] for video in absent), kept, desc)
 
@@ -94,7 +105,7 @@ def per_video(
         listed = "\n  ".join(problems[:SHOWN] + more)
         raise VigilError(f"{len(problems)} problem(s), all else is done and kept:\n  {listed}")
 
-    done = {video: json.loads(record.read_text()) for video, record in records.items()}
+    done = {video: json.loads(record.read_text())["made"] for video, record in records.items()}
     with replacing(folder) as temporary:
         temporary.mkdir()
         for video, path in paths.items():
@@ -122,15 +133,25 @@ def _attempt(task: Callable[..., Any], video: str, path: Path, record: Path, arg
             done = task(video, temporary, *args)
             if done is None:
                 temporary.touch()
+            temporary.chmod(0o444)  # it will be one file with the stage's output and the copy in DVC's cache
     except VigilError as error:
         return str(error).splitlines()
     with replacing(record) as temporary:
-        temporary.write_text(json.dumps(done))
+        temporary.write_text(json.dumps({"file": _state(path), "made": done}))
     return []
 
 
+def _whole(path: Path, record: Path) -> bool:
+    """Whether a video is done, and nobody has touched its file since."""
+    return path.exists() and record.exists() and json.loads(record.read_text())["file"] == _state(path)
+
+
+def _state(path: Path) -> list[int]:
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
 def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps([code_hash(), *parts], sort_keys=True).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def code_hash() -> str:
@@ -162,8 +183,8 @@ def check_space(need: int, folder: Path, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise VigilError(
-            f"{what}: needs about {need / 1e9:.1f} GB, {DATA} has {free / 1e9:.1f} GB free: make room, or let "
-            f"{DATA} be a symbolic link to a larger disk"
+            f"{what}: needs about {need / 1e9:.1f} GB, {DATA} has {free / 1e9:.1f} GB free: make room, or move "
+            "the repository to a larger disk (data/raw/<dataset> alone may be a symbolic link)"
         )
 
 

@@ -51,7 +51,7 @@ def download(address: str, path: Path, name: str) -> None:
     try:
         with session.get(
             address,
-            headers={"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {},
+            headers={"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {}),
             stream=True,
             timeout=TIMEOUT,
         ) as answer:
@@ -65,8 +65,8 @@ def download(address: str, path: Path, name: str) -> None:
                 whole = receive(answer, part, have if answer.status_code == 206 else 0, name)
     except requests.RequestException as error:
         raise VigilError(
-            f"{name}: {error}; what has arrived is kept: run the same command again, or fetch {address} yourself "
-            f"and put it at {path}"
+            f"{name}: {error}; run the same command again, which goes on with what has arrived, or fetch {address} "
+            f"yourself and put it at {path}"
         ) from None
     if not whole:
         raise VigilError(
@@ -75,6 +75,9 @@ def download(address: str, path: Path, name: str) -> None:
         )
     try:
         check_file(part, name)
+        size, least = part.stat().st_size / 1e6, WEIGHTS[name].megabytes
+        if size < 0.98 * least:
+            raise VigilError(f"{name}: the server sent {size:.1f} MB, expected {least:.1f} or more from {address}")
     except VigilError:
         part.unlink()
         raise

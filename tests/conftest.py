@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stages.io.frames import write_store
+from stages.io.objects import OBJECTS, object_type
 
 
 def moving_square(frames: int, speed: int, seed: int) -> list[bytes]:
@@ -62,6 +63,19 @@ def prepared(tmp_path, monkeypatch, request):
     pd.DataFrame(rows).to_parquet("data/videos.parquet")
     pd.concat(labels, ignore_index=True).to_parquet("data/labels.parquet")
     return tmp_path
+
+
+def write_objects(video: str, count: int, seed: int) -> None:
+    """Random objects of a video, two a frame, as the objects stage leaves them: 3 frames of 8 pixels."""
+    rng = np.random.default_rng(seed)
+    records = np.zeros(count, object_type(context=1, size=8))
+    records["frame"] = np.arange(count) // 2
+    records["box"] = rng.uniform(0, 30, (count, 4))
+    records["raw"] = rng.integers(0, 256, records["raw"].shape)
+    records["flow"] = rng.normal(size=records["flow"].shape)
+    path = OBJECTS / f"{video}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, records)
 
 
 def set_params(folder, **changes) -> None:

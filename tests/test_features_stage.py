@@ -1,6 +1,7 @@
 """I3D features: from frames to the published layout, and published files taken instead."""
 
 import json
+import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -237,6 +238,20 @@ def test_published_files_are_taken(published):
     manifest = json.loads(Path("data/features.json").read_text())
     assert manifest["source"] == "imported"
     assert "weights" not in manifest
+
+
+def test_other_published_files_of_the_same_size_and_time_are_not_taken_for_the_old_ones(published):
+    files = sorted(published.rglob("*.npy"))
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    features.main()
+    for file in files:
+        np.save(file, 2 * np.load(file))
+        os.utime(file, (1e9, 1e9))
+    features.main()
+    for file in files:
+        made = np.load(Path("data/features") / file.relative_to(published))
+        np.testing.assert_array_equal(made, np.load(file).astype(np.float32))
 
 
 def test_published_files_without_folders_and_with_other_videos(published, stage):

@@ -18,6 +18,7 @@ from stages.io import weights
 from stages.io.flow import full_size, read_description, read_flow
 from stages.io.frames import write_store
 from stages.networks.flownet2 import FlowNet2, FlowNetSD
+from stages.preview import flow_colours
 from tests.conftest import set_params
 from tests.golden import SHARED, assert_golden, filled, golden, needs_golden, needs_ped2
 
@@ -108,7 +109,7 @@ def test_a_video_of_one_frame_does_not_move(small, tmp_path):
     image = cv2.imencode(".png", textured(40, 48))[1].tobytes()
     write_store(tmp_path / "one.arrow", [image], fps=25.0, source="one")
     for name in ("state", "mama"):
-        record = flow.write_flow("one", tmp_path / "one.npy", tmp_path / "one.arrow", recipe(name), "cpu")
+        record = flow.write_flow("one", tmp_path / "one.npy", tmp_path / "one.arrow", recipe(name), ("cpu",))
         assert record == {"frames": 1, "mean": 0, "largest": 0}
         assert not np.load(tmp_path / "one.npy").any()
 
@@ -125,7 +126,7 @@ def test_each_frame_is_read_once_and_each_pair_computed_once(small, monkeypatch,
 
     monkeypatch.setattr(flow, "dis_flow", count)
     store = Path("data/frames/test/1.arrow")
-    flow.write_flow("test/1", tmp_path / "made.npy", store, recipe(batch=batch), "cpu")
+    flow.write_flow("test/1", tmp_path / "made.npy", store, recipe(batch=batch), ("cpu",))
     assert read == list(range(14))
     assert len(computed) == 13
     assert np.load(tmp_path / "made.npy").shape == (14, 64, 64, 2)
@@ -310,6 +311,19 @@ def test_export(small, tmp_path):
         export_flow.main("mama", tmp_path / "out", ["test/9"])
 
 
+def test_export_deletes_nothing_but_flow(small, tmp_path):
+    flow.main("mama")
+    export_flow.main("mama", tmp_path / "out", ["test/1"])
+    export_flow.main("mama", tmp_path / "out", ["test/1"])
+    picture = tmp_path / "own/test/2/000.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"dear")
+    with pytest.raises(SystemExit, match=r"own/test/2 holds something else than \.flo files"):
+        export_flow.main("mama", tmp_path / "own", [])
+    assert picture.read_bytes() == b"dear"
+    assert not (tmp_path / "own/test/1").exists()
+
+
 def test_full_size_keeps_values_and_averages():
     flow_of_one_value = np.full((1, 4, 6, 2), 2.5, np.float16)
     assert (full_size(flow_of_one_value, 4) == 2.5).all()
@@ -321,12 +335,12 @@ def test_full_size_keeps_values_and_averages():
 
 
 def test_colours():
-    still = flow.colours(torch.zeros(2, 3, 4), 1.0)
+    still = flow_colours(torch.zeros(2, 3, 4), 1.0)
     assert still.shape == (3, 4, 3)
     assert (still == 255).all()
     right = torch.tensor([2.0, 0.0]).view(2, 1, 1).expand(2, 3, 4)
-    assert (flow.colours(right, 2.0)[0, 0] == (255, 0, 0)).all()
-    assert (flow.colours(right, 4.0)[0, 0] == (255, 127, 127)).all()  # half as long as the full colour
+    assert (flow_colours(right, 2.0)[0, 0] == (255, 0, 0)).all()
+    assert (flow_colours(right, 4.0)[0, 0] == (255, 127, 127)).all()  # half as long as the full colour
     disc = flow.wheel(20, 30)
     assert disc[:, 0, 0].tolist() == [0, 0]
     assert disc[0, 10, 24] > 0.9

@@ -19,6 +19,7 @@ NEEDS = {
     "frame_difference": SOURCE | {"score-frame_difference"},
     "lgn_net": SOURCE | {"fit-lgn_net", "score-lgn_net"},
     "mnad": SOURCE | {"fit-mnad", "score-mnad"},
+    "state": SOURCE | {"flow-state", "boxes", "objects", "fit-state", "score-state"},
     "mnad_recon": SOURCE | {"fit-mnad_recon", "score-mnad_recon"},
 }
 

@@ -83,6 +83,15 @@ def test_unrelated_features_are_told_from_related_ones_though_their_cosine_is_la
     assert "write `features.weights: pretrained`" in verdict(found, "random, seed 0")[0]
 
 
+def test_a_last_snippet_that_differs_is_no_shift():
+    rng = np.random.default_rng(0)
+    scene = rng.random((1, 1, 256)).astype(np.float32)
+    own = scene + 0.02 * rng.random((12, 1, 256)).astype(np.float32)  # little moves
+    published = own.copy()
+    published[-1] += 0.3 * rng.random((1, 256)).astype(np.float32)
+    assert compare(published, own).shift == 0
+
+
 def test_ends_of_shifted_videos_have_no_cosine(video):
     found = compare(video, video[2:])
     assert found.shift == -2

@@ -1,15 +1,17 @@
 """Work video by video: finished videos are kept, by all that their results depend on; bad ones are named together."""
 
+import os
 import shutil
 import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from stages import params, videos
 from stages.command import VigilError
-from stages.videos import code_hash, per_video, prefetched, read_videos
+from stages.videos import VIDEOS, code_hash, one_class_videos, per_video, prefetched, read_videos
 
 FOLDER = Path("data/made")
 
@@ -112,6 +114,36 @@ def test_a_killed_run_goes_on(monkeypatch):
         per_video(killed, {"a": 1, "b": 1}, FOLDER, ".txt", (log, ()), identity="a", workers=1, desc="double")
     assert not FOLDER.exists()
     assert make({"a": 1, "b": 1})[1] == ["b"]
+
+
+def test_a_kept_file_that_is_gone_or_was_written_to_is_made_again():
+    make({"a": 1, "b": 1})
+    kept = {path.read_text(): path for path in Path("data/scratch/made").glob("*.txt")}
+    kept["aa"].unlink()
+    assert make({"a": 1, "b": 1})[1] == ["a"]
+    kept["bb"].chmod(0o644)
+    kept["bb"].write_text("overwritten")
+    assert make({"a": 1, "b": 1})[1] == ["b"]
+    assert (FOLDER / "b.txt").read_text() == "bb"
+    assert not os.access(FOLDER / "b.txt", os.W_OK) or os.geteuid() == 0
+
+
+def test_what_a_killed_process_left_is_removed():
+    make({"a": 1})
+    left = Path("data/scratch/made/.key.123.partial.txt")
+    left.write_text("half")
+    make({"a": 1})
+    assert not left.exists()
+
+
+def test_one_class_videos_are_those_of_a_split():
+    table = pd.DataFrame({"video": ["train/1", "weak/1", "test/1"], "split": ["train", "", "test"]})
+    Path("data").mkdir()
+    table.to_parquet(VIDEOS)
+    assert list(one_class_videos().video) == ["train/1", "test/1"]
+    table[1:2].to_parquet(VIDEOS)
+    with pytest.raises(VigilError, match="no training and no test videos"):
+        one_class_videos()
 
 
 def test_a_full_disk_is_foreseen_for_what_is_missing(monkeypatch):

@@ -1,5 +1,6 @@
 """Downloads of published weights, from a server of the test's own: whole, interrupted, wrong, missing."""
 
+import gzip
 import hashlib
 import threading
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Server:
     status: int = 200
     ranges: bool = True
     stop_after: int | None = None
+    zipped: bool = False
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -49,8 +51,12 @@ def server(tmp_path, monkeypatch):
                 self.end_headers()
                 return
             body = state.content[start:]
+            zipped = state.zipped and "gzip" in (self.headers["Accept-Encoding"] or "")
+            body = gzip.compress(body) if zipped else body
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
+            if zipped:
+                self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             self.wfile.write(body[: state.stop_after])
 
@@ -71,7 +77,7 @@ def server(tmp_path, monkeypatch):
 
 def offer(monkeypatch, address: str, content: bytes, sha256: str | None = None) -> None:
     digest = hashlib.sha256(content).hexdigest()[:8] if sha256 is None else sha256
-    monkeypatch.setitem(WEIGHTS, "net", Weights("A net", "net.pth", address, 1.28, digest, "none"))
+    monkeypatch.setitem(WEIGHTS, "net", Weights("A net", "net.pth", address, len(content) / 1e6, digest, "none"))
 
 
 FILE, PART = Path("models/pretrained/net.pth"), Path("models/pretrained/net.pth.part")
@@ -122,6 +128,20 @@ def test_a_part_that_is_longer_than_the_file_is_given_up(server):
         weights.main(["net"])
     weights.main(["net"])
     assert FILE.read_bytes() == CONTENT
+
+
+def test_the_file_is_asked_for_as_it_is(server):
+    server.zipped = True
+    weights.main(["net"])
+    assert FILE.read_bytes() == CONTENT
+
+
+def test_a_file_that_is_too_small_is_refused(server, monkeypatch):
+    server.content = CONTENT[:1000]
+    offer(monkeypatch, server.address, CONTENT, sha256="")
+    with pytest.raises(SystemExit, match=r"the server sent 0\.0 MB, expected 1\.3"):
+        weights.main(["net"])
+    assert not FILE.exists()
 
 
 def test_another_file_is_refused_and_not_kept(server, monkeypatch):

@@ -88,7 +88,7 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
     lowest = fuse(fusion, columns(scores), train).min() if fusion.frames == "objects" else np.nan
     parts = []
     for video, length in lengths.items():
-        rows = by_video.get(video, test[:0])
+        rows = by_video[video] if video in by_video else test[:0]
         frame, score = rows["frame"].to_numpy(), fuse(fusion, columns(rows), train)
         if fusion.frames == "objects":
             frame, score = np.arange(length), highest_by_frame(frame, score, length, lowest)

@@ -19,11 +19,17 @@ def snippet_count(frames: int, rule: str) -> int:
 
 
 def feature_files(folder: Path) -> dict[str, Path]:
-    """All feature files in a folder and its subfolders, by the video's name as in the video table."""
-    return {
-        path.relative_to(folder).as_posix().removesuffix(".npy").removesuffix("_i3d"): path
-        for path in sorted(folder.rglob("*.npy"))
-    }
+    """All feature files in a folder and its subfolders, by the video's name as in the video table.
+
+    Raises VigilError for two files of one video, with and without `_i3d`.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.npy")):
+        name = path.relative_to(folder).as_posix().removesuffix(".npy").removesuffix("_i3d")
+        if name in found:
+            raise VigilError(f"{found[name]} and {path} are both features of {name}: remove one")
+        found[name] = path
+    return found
 
 
 def match_files(videos: list[str], folder: Path) -> tuple[dict[str, Path], list[str]]:

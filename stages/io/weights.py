@@ -25,7 +25,7 @@ class Weights:
         title: network, and what it was trained on.
         file: its name in models/pretrained/.
         address: where its makers offer it.
-        megabytes: its size, about, in units of 10^6 bytes.
+        megabytes: its size in units of 10^6 bytes, at least.
         sha256: how the hash of its content begins, where its makers give that; otherwise the names and shapes of all
             parameters are the check.
         licence: of the weights, as far as their makers state one.

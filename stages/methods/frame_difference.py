@@ -12,7 +12,7 @@ from stages.run import Run
 
 
 def score(run: Run, recipe, model: None) -> tuple[pd.DataFrame, float]:
-    """Mean and peak difference of every frame but a video's first; a row a frame, and seconds."""
+    """Mean and peak difference of every frame but a video's first; a row a frame, and frames a second."""
 
     def score_video(pixels: np.ndarray, split: str, state: None) -> tuple[pd.DataFrame, None]:
         mean, peak = differences(pixels, recipe.score.blur)

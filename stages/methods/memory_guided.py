@@ -145,7 +145,7 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> tuple
     Both start as trained. `carried` goes on from one test video to the next, in their order, as the authors' code
     does; `reset` starts anew in every video, and alone scores the training videos.
 
-    Returns a row a frame (video, split, frame, components), and the seconds that it took.
+    Returns a row a frame (video, split, frame, components), and frames a second.
     """
     network = network_class(recipe.fit.width)
     network.load_state_dict(model.network)

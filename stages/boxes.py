@@ -34,7 +34,7 @@ from stages.device import device, device_name, devices, own_device
 from stages.io.checkpoints import load_arrays
 from stages.io.files import file_hash, replacing
 from stages.io.frames import FrameStore
-from stages.io.weights import load_weights, weights_file
+from stages.io.weights import WEIGHTS, load_weights, weights_file
 from stages.motion import areas, blurred, motion_boxes, motion_map, uncovered
 from stages.networks.detectors import Detections, cascade_rcnn, detect, faster_rcnn
 from stages.preview import draw_preview, shown_frames
@@ -78,6 +78,7 @@ def main() -> str:
         description["motion"] = recipe.motion.model_dump()
         workers, names = settings.workers, ()
         if recipe.source in NETWORKS:
+            description["weights"] = WEIGHTS[recipe.source].file
             description["weights_sha256"] = file_hash(weights_file(recipe.source))
             description["detector"] = recipe.detector.model_dump(exclude={"batch"})
             description["device"] = device(settings.device).type

@@ -59,7 +59,10 @@ def main() -> str:
         features = np.stack([read_segments(name) for name in names])
         learn = learn_codes if recipe.kind == "codes" else learn_atoms
         dictionary, found = learn(features, size, recipe)
-        made_of = json.loads(FEATURES.with_suffix(".json").read_text())
+        manifest = FEATURES.with_suffix(".json")
+        if not manifest.is_file():
+            raise VigilError(f"{manifest} not found: run `dvc repro stages/dvc.yaml:features` first")
+        made_of = json.loads(manifest.read_text())
         description = {
             "features": {key: value for key, value in made_of.items() if key != "videos"},
             "videos": len(names),

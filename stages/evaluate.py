@@ -87,7 +87,7 @@ def main() -> str:
         YAML().dump({"dataset": params.dataset, "seed": params.seed, method: recipe.model_dump()}, path)
     with replacing("metrics/metrics.json") as path:
         path.write_text(json.dumps(_rounded(metrics), indent=2) + "\n")
-    return f"{len(scores)} scored frames, {len(truths)} label set(s) -> metrics/metrics.json, metrics/plots"
+    return f"{len(scores)} rows of scores, {len(truths)} label set(s) -> metrics/metrics.json, metrics/plots"
 
 
 def _there(path: str) -> Path:

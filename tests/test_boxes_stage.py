@@ -235,7 +235,7 @@ def test_a_detectors_boxes_come_first_and_keep_motion_out(project, monkeypatch):
 
     monkeypatch.setattr(stage, "detect", detect)
     monkeypatch.setattr(stage, "network", lambda source, where: "network")
-    monkeypatch.setattr(stage, "weights_file", lambda name: None)
+    monkeypatch.setattr(stage, "weights_file", lambda name: project / "params.yaml")
     set_params(
         project,
         boxes__source="faster_rcnn",
@@ -253,7 +253,8 @@ def test_a_detectors_boxes_come_first_and_keep_motion_out(project, monkeypatch):
         if 0 < frame < 13:  # the left edge's motion is outside the detector's box by two columns, the right one's whole
             assert sorted(rows[["x1", "x2"]].to_numpy()[1:].tolist()) == [[x - 2, x], [x + 8, x + 12]]
     about = json.loads((project / "data/boxes.json").read_text())
-    assert about["detector"]["batch"] == 4
+    assert about["detector"] == {"score": 0.5, "area": 9, "cover": 0.6}
+    assert len(about["weights_sha256"]) == 64
     assert about["weights"].startswith("fasterrcnn")
     assert about["boxes"]["detector"] == 56
 

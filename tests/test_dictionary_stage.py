@@ -112,6 +112,7 @@ def stage(prepared):
         path = Path(f"data/features/{name}_i3d.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.abs(rng.normal(size=(2 + i, 10, 2048))).astype(np.float32))
+    Path("data/features.json").write_text(json.dumps({"network": "i3d", "weights": "random, seed 0", "videos": {}}))
     return prepared
 
 
@@ -125,6 +126,7 @@ def test_stage_learns_from_normal_videos_only(stage, kind):
     assert (said["kind"], said["slots"], said["videos"], said["nonzeros"]) == (kind, 5, 6, 2)
     assert (said["percentile"], said["seed"]) == (90, 42)
     assert set(said["libraries"]) == {"numpy", "scikit-learn"}
+    assert said["features"] == {"network": "i3d", "weights": "random, seed 0"}
     assert 0 < said["relative_error"] < 1
     features = np.stack(
         [segments(np.load(f"data/features/train/{i}_i3d.npy"), 32).astype(float).mean(0) for i in range(6)]
@@ -134,6 +136,12 @@ def test_stage_learns_from_normal_videos_only(stage, kind):
     set_params(stage, dictionary__seed=1)
     dictionary.main()
     assert not np.allclose(np.load("data/dictionary.npy"), found, atol=1e-3)
+
+
+def test_features_without_a_manifest_are_refused(stage):
+    Path("data/features.json").unlink()
+    with pytest.raises(SystemExit, match=r"data/features\.json not found: run `dvc repro stages/dvc\.yaml:features`"):
+        dictionary.main()
 
 
 def test_a_missing_feature_file_is_named(stage):

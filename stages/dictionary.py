@@ -54,15 +54,15 @@ def main() -> str:
         }
         read = str(source)
     else:
+        manifest = FEATURES.with_suffix(".json")
+        if not manifest.is_file():
+            raise VigilError(f"{manifest} not found: run `dvc repro stages/dvc.yaml:features` first")
+        made_of = json.loads(manifest.read_text())
         names = normal_videos(read_videos())
         size = slots(len(names), recipe.percentile, recipe.nonzeros)
         features = np.stack([read_segments(name) for name in names])
         learn = learn_codes if recipe.kind == "codes" else learn_atoms
         dictionary, found = learn(features, size, recipe)
-        manifest = FEATURES.with_suffix(".json")
-        if not manifest.is_file():
-            raise VigilError(f"{manifest} not found: run `dvc repro stages/dvc.yaml:features` first")
-        made_of = json.loads(manifest.read_text())
         description = {
             "features": {key: value for key, value in made_of.items() if key != "videos"},
             "videos": len(names),

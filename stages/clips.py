@@ -23,9 +23,8 @@ class Clips:
         self.videos = list(videos.values())
         self.length = length
         counts = [max(0, len(video) - length + 1) for video in self.videos]
-        self.starts = np.stack(
-            [np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts])], 1
-        )
+        starts = [(video, start) for video, count in enumerate(counts) for start in range(count)]
+        self.starts = np.array(starts, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -1,6 +1,6 @@
 """Scores against truth, by both protocols.
 
-params.yaml, data/scores/<method>.*, data/videos.parquet, data/labels.parquet, data/dataset.json
+params.yaml, data/scores/<method>.*, data/frames, data/videos.parquet, data/labels.parquet, data/dataset.json
 -> metrics/metrics.json, metrics/recipe.yaml, metrics/plots/
 
 Judges every frame of the test videos or, where the authors' protocol says so, those that the method scores.
@@ -20,18 +20,22 @@ from sklearn.metrics import roc_auc_score
 
 from stages.command import VigilError, command
 from stages.evaluation.checks import check_classes, check_labels, check_scores
-from stages.evaluation.fusion import fuse_table
-from stages.evaluation.plots import COLOURS, roc_figure, score_figure
+from stages.evaluation.fusion import fuse_table, of_checkpoint
+from stages.evaluation.highlights import highest_frames, scored_objects
+from stages.evaluation.plots import COLOURS, checkpoint_figure, highlights_figure, roc_figure, score_figure
 from stages.evaluation.roc import measure, roc_points, video_aucs
-from stages.evaluation.tables import label_hash, rows_by
+from stages.evaluation.search import settle
+from stages.evaluation.tables import label_hash, rows_by, with_truth
 from stages.io.files import replacing
+from stages.io.frames import FrameStore
 from stages.params import Params, load, recipe_module
+from stages.recipes import Fusion
+from stages.videos import FRAMES
 
 T = TypeVar("T")
+SHOWN, APART = 5, 25  # frames of highest score that are drawn, and how many frames lie between two of one video
 Judged = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Score, abnormal and video of each judged frame."""
-
-PROTOCOLS = ("honest", "paper")
 
 
 @command
@@ -40,35 +44,46 @@ def main() -> str:
     params = load()
     method = params.method
     recipe = params.recipe(method)
+    module = recipe_module(method)
     scores = pd.read_parquet(_there(f"data/scores/{method}.parquet"))
     cost = json.loads(_there(f"data/scores/{method}.json").read_text())
     videos = pd.read_parquet(_there("data/videos.parquet"))
     labels = pd.read_parquet(_there("data/labels.parquet"))
     card = json.loads(_there("data/dataset.json").read_text())
 
-    lengths = videos[videos["split"] == "test"].set_index("video")["frames"].to_dict()
+    split = videos[getattr(module, "SPLIT", "split")]
+    lengths = videos[split == "test"].set_index("video")["frames"].to_dict()
     if not lengths:
         raise VigilError("the data set has no test videos, so there is nothing to evaluate: add one to its test part")
+    labels = labels.loc[labels["video"].isin([*lengths])]
     check_labels(labels, lengths)
     truths = rows_by(labels, "label_set")
 
-    fused = {}
-    for protocol in PROTOCOLS:
-        fusion = recipe_module(method).fusion(protocol, recipe.fuse)
-        check_scores(scores, fusion, lengths)
-        fused[protocol] = fuse_table(scores, fusion, params.evaluate.smooth, lengths)
-    judged = {
-        (protocol, name): _judge(frames, truth, name)
-        for protocol, frames in fused.items()
-        for name, truth in truths.items()
-    }
+    sigma = params.evaluate.smooth
+    ladder = module.ladder(recipe.fuse)
+    names = [*ladder]
+    rungs = {"honest": names[0], "paper": names[-1]}
+    settled, curves, fused, judged = {}, {}, {}, {}
+    for rung, fusion in ladder.items():
+        check_scores(of_checkpoint(scores, "chosen"), fusion, lengths)
+        for name in truths or [""]:
+            key = rung, name
+            settled[key], curves[key] = settle(scores, fusion, sigma, lengths, truths.get(name))
+            rows = of_checkpoint(scores, settled[key].checkpoint)
+            fused[key] = fuse_table(rows, settled[key], sigma, lengths)
+            if name:
+                judged[key] = _judge(fused[key], truths[name], name)
 
     notes = _notes(params, card, bool(truths))
     metrics: dict[str, Any] = {"method": method, "dataset": params.dataset, "seed": params.seed}
-    for protocol in PROTOCOLS:
-        measures = {name: measure(*judged[protocol, name]) for name in truths}
-        metrics[protocol] = _unnested(measures) or {"frames": len(fused[protocol])}
+    for protocol, rung in rungs.items():
+        measures = {name: measure(*judged[rung, name]) | _choices(settled[rung, name], ladder[rung]) for name in truths}
+        metrics[protocol] = _unnested(measures) or {"frames": len(fused[rung, ""])}
     if truths:
+        metrics["ladder"] = {
+            rung: _unnested({name: roc_auc_score(judged[rung, name][1], judged[rung, name][0]) for name in truths})
+            for rung in ladder
+        }
         metrics["labels"] = _unnested({name: _label_set(name, truth) for name, truth in truths.items()})
     metrics["cost"] = {key: value for key, value in cost.items() if key not in ("method", "seed")}
     if notes:
@@ -79,10 +94,14 @@ def main() -> str:
 
     with replacing("metrics/plots") as folder:
         folder.mkdir()
-        drawn = params.protocol
-        _draw_scores(folder, drawn, fused[drawn], truths, judged, title(f"{drawn} protocol"))
+        drawn = {name: judged[rungs[params.protocol], name] for name in truths}
+        key = rungs[params.protocol], next(iter(truths), "")
+        _draw_scores(folder, params.protocol, fused[key], truths, drawn, title(f"{params.protocol} protocol"))
+        _draw_highlights(folder, scores, settled[key], fused[key], truths, title(f"{params.protocol} protocol"))
         if truths:
-            _draw_roc(folder, judged, title("both protocols"))
+            both = {(protocol, name): judged[rung, name] for protocol, rung in rungs.items() for name in truths}
+            _draw_roc(folder, both, title("both protocols"))
+            _draw_checkpoints(folder, {name: curves[rungs["paper"], name] for name in truths}, title("paper protocol"))
     with replacing("metrics/recipe.yaml") as path:
         YAML().dump({"dataset": params.dataset, "seed": params.seed, method: recipe.model_dump()}, path)
     with replacing("metrics/metrics.json") as path:
@@ -97,10 +116,17 @@ def _there(path: str) -> Path:
 
 
 def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
-    rows = fused.merge(truth, how="left", on=["video", "frame"])
+    rows = with_truth(fused, truth)
     abnormal = rows["abnormal"].to_numpy(bool)
     check_classes(abnormal, name)
     return rows["score"].to_numpy(), abnormal, rows["video"].to_numpy()
+
+
+def _choices(settled: Fusion, asked: Fusion) -> dict[str, Any]:
+    """What was chosen on the test labels, which is no honest figure's business."""
+    weights = {"weights": settled.weights} if asked.tried else {}
+    checkpoint = {"checkpoint": settled.checkpoint} if asked.checkpoint == "best_on_test" else {}
+    return {"chosen_on_test_labels": weights | checkpoint} if weights or checkpoint else {}
 
 
 def _label_set(name: str, truth: pd.DataFrame) -> dict[str, Any]:
@@ -131,22 +157,22 @@ def _draw_scores(
     protocol: str,
     fused: pd.DataFrame,
     truths: Mapping[str, pd.DataFrame],
-    judged: Mapping[tuple[str, str], Judged],
+    judged: Mapping[str, Judged],
     title: str,
 ) -> None:
     table = fused.assign(index=range(len(fused)))[["video", "frame", "index", "score"]]
     for name in truths:
         column = "abnormal" if len(truths) == 1 else f"abnormal_{name}"
-        table[column] = judged[protocol, name][1].astype(int)
+        table[column] = judged[name][1].astype(int)
     table.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-    aucs = {name: video_aucs(*judged[protocol, name]) for name in truths}
+    aucs = {name: video_aucs(*judged[name]) for name in truths}
     figure = score_figure(fused, truths, aucs, COLOURS[protocol], title)
     figure.savefig(folder / "scores.png", metadata={"Software": None})
 
 
 def _draw_roc(folder: Path, judged: Mapping[tuple[str, str], Judged], title: str) -> None:
     curves = {key: roc_points(score, abnormal) for key, (score, abnormal, _) in judged.items()}
-    for protocol in PROTOCOLS:  # a file each, since `dvc plots` draws a file as one line
+    for protocol in COLOURS:  # a file each, since `dvc plots` draws a file as one line
         parts = [
             pd.DataFrame({"label_set": name, "fpr": fpr, "tpr": tpr})
             for (own, name), (fpr, tpr) in curves.items()
@@ -156,6 +182,43 @@ def _draw_roc(folder: Path, judged: Mapping[tuple[str, str], Judged], title: str
     aucs = {key: roc_auc_score(abnormal, score) for key, (score, abnormal, _) in judged.items()}
     figure = roc_figure(curves, aucs, title)
     figure.savefig(folder / "roc.png", metadata={"Software": None})
+
+
+def _draw_highlights(
+    folder: Path,
+    scores: pd.DataFrame,
+    fusion: Fusion,
+    fused: pd.DataFrame,
+    truths: Mapping[str, pd.DataFrame],
+    title: str,
+) -> None:
+    """The frames of highest score, and their boxes where objects are scored; nothing where there are no frames."""
+    objects = scored_objects(scores, fusion) if fusion.frames == "objects" else None
+    shown = []
+    highest = highest_frames(fused, SHOWN, APART)
+    for video, frame, score in zip(highest["video"], highest["frame"], highest["score"], strict=True):
+        store = FRAMES / f"{video}.arrow"
+        if not store.exists():  # a data set of features alone
+            return
+        said = []
+        for name, truth in truths.items():
+            abnormal = truth.loc[(truth["video"] == video) & (truth["frame"] == frame), "abnormal"]
+            said.append(f"{'abnormal' if abnormal.any() else 'normal'} ({name})")
+        text = "\n".join([f"{video}, frame {frame}: score {score:.3g}", *said])
+        inside = None
+        if objects is not None:
+            inside = objects.loc[(objects["video"] == video) & (objects["frame"] == frame)]
+        shown.append((text, FrameStore(store)[int(frame)][..., ::-1], inside))
+    figure = highlights_figure(shown, title)
+    figure.savefig(folder / "highlights.png", metadata={"Software": None})
+
+
+def _draw_checkpoints(folder: Path, curves: Mapping[str, pd.DataFrame], title: str) -> None:
+    """What each checkpoint reaches, where the paper's rule takes the best."""
+    table = pd.concat([curve.assign(label_set=name) for name, curve in curves.items()], ignore_index=True)
+    if len(table):
+        table.to_csv(folder / "checkpoints.csv", index=False, float_format="%.6g")
+        checkpoint_figure(curves, title).savefig(folder / "checkpoints.png", metadata={"Software": None})
 
 
 def _unnested(by_label_set: dict[str, T]) -> T | dict[str, T]:

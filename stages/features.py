@@ -72,6 +72,11 @@ def main() -> str:
         )
         origin, description = folder, {"source": "imported", "snippets": recipe.snippets}
     else:
+        if (videos.height == 0).any():
+            raise VigilError(
+                f"data set {settings.dataset} has features alone, without frames to make others of: write "
+                "`features.source: imported`"
+            )
         check(recipe, lengths)
         weights = settings.seed if recipe.weights == "random" else pretrained_file(recipe.network).absolute()
         made_by = {

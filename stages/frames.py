@@ -4,7 +4,8 @@ reads  data/raw/<dataset>
 writes data/frames/<video>.arrow, data/masks/<video>.npz, data/videos.parquet, data/labels.parquet
 
 Image files are kept byte for byte; video files are decoded once, to PNG. Every frame is read and checked. Videos that
-an earlier run finished, and that have not changed since, are not read again.
+an earlier run finished, and that have not changed since, are not read again. A video of which there are features alone
+has a row in the table, of height and width 0, and no frame store.
 """
 
 import os
@@ -20,9 +21,10 @@ import pandas as pd
 from av.error import FFmpegError
 
 from stages.command import VigilError, command
-from stages.datasets import RAW, check_totals, find_videos, layout
+from stages.datasets import RAW, find_labels, find_videos, layout
 from stages.datasets.common import Labels, Truth, Video
-from stages.io.files import replacing
+from stages.datasets.weak import feature_frames
+from stages.io.files import file_hash, replacing
 from stages.io.frames import ImageError, Stored, image_form, write_store
 from stages.params import load
 from stages.videos import DATA, FRAMES, VIDEOS, per_video
@@ -38,7 +40,10 @@ def main() -> str:
     dataset, partial = params.dataset, params.frames.partial
     root = RAW / dataset
     videos = find_videos(dataset, partial)
-    tests = [video for video in videos if video.split == "test"]
+    seen = [video for video in videos if video.has_frames]
+    unseen = [video for video in videos if not video.has_frames]
+    tests = [video for video in seen if video.split == "test"]
+    labelled = [video.name for video in videos if "test" in (video.split, video.weak_split)]
 
     truth = per_video(
         write_mask,
@@ -51,35 +56,38 @@ def main() -> str:
         desc="masks",
     )
     masked = {name: np.array(found["abnormal"], bool) for name, found in truth.items() if found}
-    known = {video.name: len(video.source) for video in tests if isinstance(video.source, tuple)}
-    if len(known) == len(tests):  # wrong labels stop here, before the long part
-        check_totals(dataset, known, layout(dataset).labels(root, known, masked), partial)
+    snippets = feature_frames(unseen)
+    known = snippets | {video.name: len(video.source) for video in seen if isinstance(video.source, tuple)}
+    if all(video.name in known for video in tests):  # wrong labels stop here, before the long part
+        find_labels(dataset, videos, {name: known[name] for name in labelled if name in known}, masked, partial)
 
     records = per_video(
         write_frames,
-        {video.name: states(files_of(video)) for video in videos},
+        {video.name: states(files_of(video)) for video in seen},
         FRAMES,
         ".arrow",
-        {video.name: (video, root) for video in videos},
+        {video.name: (video, root) for video in seen},
         identity=dataset,
         workers=params.workers,
         desc="frames",
-        sizes={video.name: estimated_size(video) for video in videos},
+        sizes={video.name: estimated_size(video) for video in seen},
     )
     stored = {name: Stored(**record["stored"]) for name, record in records.items()}
     fps = {name: record["fps"] for name, record in records.items()}
+    for video in unseen:
+        stored[video.name] = Stored(snippets[video.name], 0, 0, grey=False, hash=file_hash(video.folder))
+        fps[video.name] = np.nan
 
-    counts = {video.name: stored[video.name].frames for video in tests}
     check_mask_sizes(root, stored, masked)
-    labels = layout(dataset).labels(root, counts, masked)
-    check_totals(dataset, counts, labels, partial)
+    labels = find_labels(dataset, videos, {name: stored[name].frames for name in labelled}, masked, partial)
 
     with replacing(VIDEOS) as path:
         video_table(videos, stored, fps, root).to_parquet(path, index=False)
     with replacing(DATA / "labels.parquet") as path:
         label_table(labels).to_parquet(path, index=False)
     total = sum(form.frames for form in stored.values())
-    return f"{root} ({len(videos)} videos) -> {FRAMES} ({total} frames, label sets: {', '.join(labels) or '-'})"
+    what = f"{VIDEOS} (features alone, of {total} frames" if unseen else f"{FRAMES} ({total} frames"
+    return f"{root} ({len(videos)} videos) -> {what}, label sets: {', '.join(labels) or '-'})"
 
 
 def files_of(video: Video) -> tuple[Path, ...]:
@@ -234,7 +242,7 @@ def video_table(videos: list[Video], stored: dict[str, Stored], fps: dict[str, f
 
 
 def label_table(labels: Labels) -> pd.DataFrame:
-    """The labels: one row a frame of each labelled video, for each label set; empty without labels."""
+    """The labels: one row a frame of each test video of either protocol, for each label set; empty without labels."""
     columns = {"label_set": "str", "video": "str", "frame": "int32", "abnormal": "bool"}
     parts = [
         pd.DataFrame({"label_set": label_set, "video": video, "frame": np.arange(len(flags)), "abnormal": flags})

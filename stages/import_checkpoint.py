@@ -1,11 +1,13 @@
 """Make the authors' published files the model that scoring uses: their files -> models/<method>.
 
     python -m stages.import_checkpoint mnad model.pth keys.pt
+    python -m stages.import_checkpoint mama a_best_auc_ped2.pth
     python -m stages.import_checkpoint state model.npy raw_training_scores.npy of_training_scores.npy
     dvc repro
 
 Takes MNAD's whole pickled module (`model.pth`) and LGN-Net's plain state dictionary, and the memory items beside
-them (`keys.pt`); STATE's lists of networks and of training scores. Nothing in the files is executed: see
+them (`keys.pt`); MAMA's generator and Destroyer, or the generator alone; STATE's lists of networks and of training
+scores. Nothing in the files is executed: see
 `stages.io.checkpoints`. The names and shapes of all parameters have to be those of the network that params.yaml
 describes, which is the published one where it says `published`; afterwards DVC takes the model for the current result
 of the fit stage, until a parameter changes.
@@ -34,26 +36,33 @@ def main(method: str, files: list[Path]) -> str:
     if not hasattr(module, "from_authors"):
         raise VigilError(f"{method} has no published checkpoint to import")
     recipe = settings.recipe(method)
-    model = module.from_authors([load_authors_file(path) for path in files], recipe)
-    check_keys(model, module.cost_input(recipe, model)[0].state_dict(), files[0])
-    description = {
-        "method": method,
-        "fit": recipe.fit.model_dump(),
-        "dataset": settings.dataset,
-        "origin": "imported from " + ", ".join(f"{path.name} (sha256 {file_hash(path)[:16]})" for path in files),
-    }
-    save_model(f"models/{method}", model, description)
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "commit", "--force", f"stages/dvc.yaml:fit-{method}"],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise VigilError(
-            f"models/{method} is written, but DVC did not record it for fit-{method}: {done.stderr.strip()}\n"
-            f"Prepare the data set first (dvc repro stages/dvc.yaml:frames), then import again"
+    models = module.from_authors([load_authors_file(path) for path in files], recipe)
+    if isinstance(models, Model):
+        check_keys(models, module.cost_input(recipe, models)[0].state_dict(), files[0])
+        models = {"fit": models}
+    folders = params.trainings(method)
+    for part, model in models.items():
+        description = {
+            "method": method,
+            "part": part,
+            "recipe": getattr(recipe, part).model_dump(),
+            "dataset": settings.dataset,
+            "origin": "imported from " + ", ".join(f"{path.name} (sha256 {file_hash(path)[:16]})" for path in files),
+        }
+        save_model(folders[part], model, description)
+        stage = folders[part].replace("models/", "fit-")
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "commit", "--force", f"stages/dvc.yaml:{stage}"],
+            capture_output=True,
+            text=True,
         )
-    return f"{', '.join(path.name for path in files)} -> models/{method}; now run: dvc repro"
+        if done.returncode:
+            raise VigilError(
+                f"{folders[part]} is written, but DVC did not record it for {stage}: {done.stderr.strip()}\n"
+                f"Prepare the data set first (dvc repro stages/dvc.yaml:frames), then import again"
+            )
+    made = ", ".join(folders[part] for part in models)
+    return f"{', '.join(path.name for path in files)} -> {made}; now run: dvc repro"
 
 
 def check_keys(model: Model, expected: dict, path: Path) -> None:

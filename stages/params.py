@@ -102,6 +102,12 @@ def recipe_module(name: str) -> ModuleType:
     return importlib.import_module(f"stages.recipes.{name}")
 
 
+def trainings(method: str) -> dict[str, str]:
+    """Part of the recipe -> folder of the model, for each of a method's trainings in their order; often one, `fit`."""
+    parts = [part for part in recipe_module(method).Recipe.model_fields if part not in ("score", "fuse")]
+    return {part: f"models/{method}" if part == "fit" else f"models/{method}-{part}" for part in parts}
+
+
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check params.yaml. Raises VigilError naming each wrong key, what it holds and what it should."""
     try:

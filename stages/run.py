@@ -18,7 +18,7 @@ from stages.command import VigilError
 from stages.device import device
 from stages.io.files import remove, replacing
 from stages.io.frames import open_pixels
-from stages.params import Params
+from stages.params import Params, recipe_module
 from stages.videos import FRAMES, read_videos
 
 
@@ -99,9 +99,11 @@ class Run:
 def running(params: Params, kind: str, method: str, *identity: Any) -> Iterator[Run]:
     """Prepare a run; its scratch folder is named by everything that the result depends on.
 
+    The videos' `split` is the method's: a weakly supervised one has `SPLIT = "weak_split"` beside its recipe.
     `identity` is what distinguishes this run beside kind, method, seed and data: the recipe, the model's hashes.
     """
     videos = read_videos()
+    videos["split"] = videos[getattr(recipe_module(method), "SPLIT", "split")]
     data = videos[["video", "split", "hash"]].to_numpy().tolist()
     key = json.dumps([kind, method, params.seed, data, *identity], sort_keys=True)
     scratch = Path("data/scratch") / f"{kind}-{method}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
@@ -117,3 +119,14 @@ def evenly_chosen(videos: pd.DataFrame, frames: int) -> pd.DataFrame:
         if chosen.frames.sum() >= frames:
             return chosen
     return videos
+
+
+def held_out(videos: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split training videos into those to train on and those, evenly spread over the table, to choose a checkpoint by.
+
+    At least one is held out where `fraction` is above 0 and there are two; none otherwise.
+    """
+    count = max(1, round(fraction * len(videos))) if fraction > 0 and len(videos) > 1 else 0
+    places = ((np.arange(count) + 0.5) * len(videos) / max(count, 1)).astype(int)
+    held = np.isin(np.arange(len(videos)), places)
+    return videos.loc[~held], videos.loc[held]

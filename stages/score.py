@@ -2,8 +2,8 @@
 
     python -m stages.score METHOD
 
-The table has a row a scored frame and a column a raw component, before any normalisation. The JSON beside it says
-what scoring costs.
+The table has a row a scored frame, object or snippet, and a column a raw component, before any normalisation. The JSON
+beside it says what scoring costs.
 """
 
 import json
@@ -12,11 +12,11 @@ from importlib import import_module
 from pathlib import Path
 
 from stages import params
-from stages.command import VigilError, command
+from stages.command import command
 from stages.cost import parameters_and_gmac
 from stages.device import device_name
-from stages.io.files import file_hash, replacing
-from stages.io.models import load_model
+from stages.io.files import replacing
+from stages.io.models import load_trained
 from stages.run import running
 
 
@@ -24,23 +24,20 @@ from stages.run import running
 def main(method: str) -> str:
     """Score the data set's test videos, and as many training videos as the honest normalisation needs."""
     settings = params.load()
-    recipe = settings.recipe(method)
     module = import_module(f"stages.methods.{method}")
-    model, description, hashes = None, {}, []
-    if hasattr(module, "fit"):
-        model, description = load_model(f"models/{method}")
-        hashes = [file_hash(path) for path in sorted(Path(f"models/{method}").glob("*.safetensors"))]
-        recipe = trained_recipe(recipe, description, method)
+    models, recipe, descriptions = load_trained(method, settings.recipe(method), params.trainings(method))
     chosen = recipe.model_dump(exclude={"fuse"})
+    hashes = [description["hash"] for description in descriptions]
     with running(settings, "score", method, chosen, settings.score.train_frames, hashes) as run:
-        scores, speed = module.score(run, recipe, model)
+        scores, speed = module.score(run, recipe, *models)
+        origins = dict.fromkeys(description["origin"] for description in descriptions)
         cost = {
             "method": method,
             "seed": settings.seed,
             "device": device_name(run.device),
             "frames_per_second": round(speed, 1),
-            **(parameters_and_gmac(*module.cost_input(recipe, model)) if model else {"parameters": 0, "gmac": 0.0}),
-            "model": description.get("origin", "none: nothing is trained"),
+            **(parameters_and_gmac(*module.cost_input(recipe, *models)) if models else {"parameters": 0, "gmac": 0.0}),
+            "model": ", ".join(origins) or "none: nothing is trained",
         }
         table = Path(f"data/scores/{method}.parquet")
         with replacing(table) as temporary:
@@ -48,13 +45,6 @@ def main(method: str) -> str:
         with replacing(table.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(cost, indent=2) + "\n")
     return f"{scores.video.nunique()} videos of {settings.dataset} -> {len(scores)} rows in {table}"
-
-
-def trained_recipe(recipe, description: dict, method: str):
-    """The recipe with the `fit` part that made the model. Raises VigilError if it is another method's."""
-    if description.get("method") != method:
-        raise VigilError(f"models/{method} holds a model of {description.get('method')}: run fit-{method} again")
-    return recipe.model_copy(update={"fit": type(recipe.fit)(**description["fit"])})
 
 
 if __name__ == "__main__":

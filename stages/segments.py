@@ -26,15 +26,14 @@ from stages.command import command
 from stages.device import device, device_name, devices, own_device
 from stages.io.files import file_hash, replacing
 from stages.io.frames import SCRATCH, pixels
+from stages.io.segments import SEGMENTS, STRIDE, read_segments
 from stages.io.weights import WEIGHTS, load_weights, weights_file
 from stages.preview import draw_preview, shown_frames
-from stages.videos import DATA, FRAMES, one_class_videos, per_video, prefetched
+from stages.videos import FRAMES, one_class_videos, per_video, prefetched
 
 CLASSES = DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
 BACKGROUND, PERSON = CLASSES.index("__background__"), CLASSES.index("person")
-STRIDE = 8  # DeepLabv3's output has an eighth of its input's height and width
 STILL, SPREAD, ABSENT = 2.0, 1.0, -10.0  # grey levels; logit of the classes that motion cannot tell
-FOLDER = DATA / "segments"
 
 
 @command
@@ -50,7 +49,7 @@ def main() -> str:
     per_video(
         segment,
         hashes,
-        FOLDER,
+        SEGMENTS,
         ".npy",
         {video: (FRAMES.absolute(), SCRATCH.absolute(), key, recipe, names) for video, key in hashes.items()},
         identity=[recipe.model_dump(exclude={"batch"}), weights, torch.device(names[0]).type if weights else None],
@@ -65,17 +64,17 @@ def main() -> str:
         "classes": CLASSES,
         "device": device_name(device(settings.device)),
     }
-    with replacing(FOLDER.with_suffix(".json")) as path:
+    with replacing(SEGMENTS.with_suffix(".json")) as path:
         path.write_text(json.dumps(description, indent=2) + "\n")
     draw_preview(
         "segments",
         f"{recipe.network}: each class but the background in a colour of its own",
         [
-            (f"{video}, frame {frame}", [image, overlay(image, np.load(FOLDER / f"{video}.npy", mmap_mode="r")[frame])])
+            (f"{video}, frame {frame}", [image, overlay(image, read_segments(video)[frame])])
             for video, frame, image in shown_frames(videos)
         ],
     )
-    return f"{len(videos)} videos, {videos.frames.sum()} frames -> {FOLDER}"
+    return f"{len(videos)} videos, {videos.frames.sum()} frames -> {SEGMENTS}"
 
 
 def segment(video: str, path: Path, frames: Path, scratch: Path, key: str, recipe: Any, names: tuple[str, ...]) -> dict:

@@ -42,7 +42,10 @@ def one_class_videos() -> pd.DataFrame:
     """The training and test videos, without those of weak supervision alone. Raises VigilError where there are none."""
     videos = read_videos().query("split != ''")
     if videos.empty:
-        raise VigilError(f"the data set has no training and no test videos: see {VIDEOS}")
+        raise VigilError(
+            f"the data set has no training and no test videos with frames, see {VIDEOS}: of features alone only weakly "
+            "supervised methods work, `method: s3r`; for others put its videos where the first stage says"
+        )
     return videos
 
 

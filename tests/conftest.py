@@ -1,5 +1,6 @@
 """A small prepared data set: the frames stage's outputs for made videos, in a folder of their own."""
 
+import json
 import shutil
 
 import cv2
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from stages.io.flow import FLOW
 from stages.io.frames import write_store
 from stages.io.objects import OBJECTS, object_type
+from stages.io.segments import CLASSES, SEGMENTS, STRIDE
 
 
 def moving_square(frames: int, speed: int, seed: int) -> list[bytes]:
@@ -76,6 +79,19 @@ def write_objects(video: str, count: int, seed: int) -> None:
     path = OBJECTS / f"{video}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, records)
+
+
+def write_motion_and_labels(video: str, frames: int = 14, reduce: int = 2, size: int = 32, seed: int = 0) -> None:
+    """Random flow and labels of a video for MAMA, as the stages flow-mama and segments leave them."""
+    rng = np.random.default_rng(seed)
+    side = size // reduce
+    flow = rng.normal(size=(frames, side, side, 2)) * 3
+    labels = rng.normal(size=(frames, CLASSES, size // STRIDE, size // STRIDE)) * 3
+    for folder, values in ((FLOW / "mama", flow), (SEGMENTS, labels)):
+        path = folder / f"{video}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values.astype(np.float16))
+    (FLOW / "mama.json").write_text(json.dumps({"reduce": reduce}))
 
 
 def set_params(folder, **changes) -> None:

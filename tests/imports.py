@@ -12,7 +12,7 @@ PARTS = {"fit": ("methods", "recipes"), "score": ("methods", "recipes"), "evalua
 
 
 def files_of(command: str, method: str | None = None) -> set[str]:
-    """Files that `python -m stages.<stage> [METHOD]` imports, paths from the root.
+    """Files that `python -m stages.<stage> [METHOD] [PART]` imports, paths from the root.
 
     Methods' modules, recipes, and the data sets' layouts are imported by name, hence not in the source: they are added
     for the stages that do so.
@@ -29,6 +29,8 @@ def files_of(command: str, method: str | None = None) -> set[str]:
         by_name = [f"stages.recipes.{stage}"]
     else:
         by_name = [f"stages.{part}.{method}" for part in PARTS.get(stage, ())]
+        if stage == "fit" and arguments[1:]:
+            by_name = [f"stages.methods.{method}_{arguments[1]}", f"stages.recipes.{method}"]
     for start in [module, *by_name]:
         _follow(start, found)
     return {path for path in found if _has_code(ROOT / path)}

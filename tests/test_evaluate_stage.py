@@ -88,7 +88,7 @@ def contents() -> dict[str, bytes]:
 def test_metrics_by_hand(made):
     evaluate.main()
     found = metrics()
-    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "labels", "cost", "note"]
+    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "ladder", "labels", "cost", "note"]
     assert (found["method"], found["dataset"], found["seed"]) == ("mnad", "demo", 3)
     assert found["note"] == "made data, not a benchmark"
     assert found["cost"] == {"device": "CPU", "parameters": 7, "gmac": 0.123457, "frames_per_second": 2.0}
@@ -110,6 +110,11 @@ def test_metrics_by_hand(made):
     # 6 of 8 found without false alarm, the rest all at once: fpr = 1 - tpr where fpr = (1 - fpr) / 4, at 1 / 5
     assert honest["eer"] == 0.2
     assert honest["ap"] == pytest.approx(6 / 8 + 2 / 8 * 8 / 29, abs=1e-6)
+
+    # without frame 3 and its kind the rest is told apart; the other rungs change nothing more
+    assert found["ladder"] == {
+        "honest": 7 / 8, "scored frames alone": 1.0, "min-max of each video": 1.0, "memory carried over": 1.0,
+    }  # fmt: skip
 
     lines = "".join(f"{row.video},{row.frame},{int(row.abnormal)}\n" for row in labels("made").itertuples())
     expected = hashlib.sha256(lines.encode()).hexdigest()[:12]

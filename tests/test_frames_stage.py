@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from av.error import FFmpegError
 
-from stages import dataset, frames, videos
+from stages import dataset, dictionary, features, frames, videos
+from stages.command import VigilError
 from stages.datasets.common import Video
+from stages.io.files import file_hash
 from stages.io.frames import FrameStore, ImageError
+from tests.conftest import set_params
 from tests.datasets import raw
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -237,6 +240,70 @@ def test_space_for_videos_is_estimated(tmp_path):
     assert frames.estimated_size(Video("train/a", "train", tmp_path / "a.avi")) == int(50 * 48 * 32 * 1.3)
     (tmp_path / "b.avi").write_bytes(b"x")
     assert frames.estimated_size(Video("train/b", "train", tmp_path / "b.avi")) == 0
+
+
+def test_a_data_set_of_features_alone(place):
+    root = place("shanghaitech")
+    raw.shanghaitech_features(root)
+    dataset.main()
+    frames.main()
+    table = pd.read_parquet("data/videos.parquet").set_index("video")
+    assert len(table) == 437
+    assert set(table.split) == {""}
+    assert table.groupby("weak_split").frames.sum().to_dict() == {"test": 142912, "train": 238 * 32}
+    assert table.weak_abnormal.sum() == 63 + 44
+    assert (table[["height", "width"]] == 0).to_numpy().all()
+    assert table.fps.isna().all()
+    assert table.source["test/02_0001"] == "features/test/02_0001_i3d.npy"
+    assert table.hash["test/02_0001"] == file_hash(root / "features/test/02_0001_i3d.npy")
+    labels = pd.read_parquet("data/labels.parquet")
+    assert set(labels.label_set) == {"shanghaitech-s3r"}
+    assert (len(labels), labels.abnormal.sum()) == (142912, 8028)
+    lengths = labels.groupby("video").size()
+    assert (lengths == table.frames[lengths.index]).all()
+    assert list(Path("data/frames").rglob("*")) == list(Path("data/masks").rglob("*")) == []
+    with pytest.raises(VigilError, match="features alone only weakly supervised methods work, `method: s3r`"):
+        videos.one_class_videos()
+    with pytest.raises(SystemExit, match=r"without frames to make others of: write `features.source: imported`"):
+        features.main()
+    set_params(Path(), features__source="imported", features__crops=1)
+    features.main()
+    assert np.load("data/features/test/02_0001_i3d.npy").shape == (45, 1, 2048)
+    assert len(dictionary.normal_videos(videos.read_videos())) == 175
+
+
+def test_part_of_a_data_set_of_features_alone(place):
+    root = place("shanghaitech")
+    raw.shanghaitech_features(root)
+    (root / "features/test/02_001_i3d.npy").unlink()
+    with pytest.raises(SystemExit, match="1 of 437 videos have no features, first train/02_001"):
+        dataset.main()
+    place("shanghaitech", partial=True)
+    dataset.main()
+    frames.main()
+    assert len(pd.read_parquet("data/videos.parquet")) == 436
+    assert set(pd.read_parquet("data/labels.parquet").label_set) == {"shanghaitech"}
+    raw.features(root / "features/test", {"02_002": 0})
+    with pytest.raises(SystemExit, match=r"1 feature file\(s\) cannot be used:\n.*02_002_i3d.npy"):
+        frames.main()
+
+
+def test_weak_test_videos_from_the_training_folder_are_labelled(place):
+    root = place("shanghaitech", partial=True)
+    raw.shanghaitech_features(root)  # which do not count beside videos
+    (root / "shanghaitech_ground_truth.testing.json").unlink()
+    raw.video(root / "training/videos/02_001.avi", 3)
+    raw.video(root / "training/videos/01_001.avi", 4)
+    raw.images(root / "testing/frames/02_0001", 5)
+    raw.images(root / "testing/frames/01_0001", 6)
+    for name, count in (("02_0001", 5), ("01_0001", 6)):
+        (root / "testing/test_frame_mask").mkdir(exist_ok=True)
+        np.save(root / f"testing/test_frame_mask/{name}.npy", np.arange(count) >= 3)
+    frames.main()
+    labels = pd.read_parquet("data/labels.parquet")
+    assert labels.groupby("video").size().to_dict() == {"test/01_0001": 6, "test/02_0001": 5, "train/02_001": 3}
+    assert labels.groupby("video").abnormal.sum().to_dict() == {"test/01_0001": 3, "test/02_0001": 2, "train/02_001": 0}
+    assert set(labels.label_set) == {"shanghaitech"}
 
 
 @pytest.mark.skipif(not (SHARED / "ped2").exists(), reason="the real Ped2 is not here")

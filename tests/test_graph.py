@@ -18,8 +18,10 @@ SOURCE = {"dataset", "demo", "frames"}
 NEEDS = {
     "frame_difference": SOURCE | {"score-frame_difference"},
     "lgn_net": SOURCE | {"fit-lgn_net", "score-lgn_net"},
+    "mama": SOURCE | {"flow-mama", "segments", "fit-mama-generator", "fit-mama-destroyer", "score-mama"},
     "mnad": SOURCE | {"fit-mnad", "score-mnad"},
     "state": SOURCE | {"flow-state", "boxes", "objects", "fit-state", "score-state"},
+    "s3r": SOURCE | {"features", "dictionary", "fit-s3r", "score-s3r"},
     "mnad_recon": SOURCE | {"fit-mnad_recon", "score-mnad_recon"},
 }
 
@@ -73,12 +75,22 @@ def test_evaluate_deps_are_the_imports(method):
 
 
 def test_every_part_of_a_recipe_is_tracked_by_its_stage():
+    assert "${method}.fuse" in stages_of("dvc.yaml")["evaluate"]["params"]
     for method in params.methods():
-        for part in params.recipe_module(method).Recipe.model_fields:
-            if part == "fuse":
-                assert "${method}.fuse" in stages_of("dvc.yaml")["evaluate"]["params"]
-            else:
-                assert f"{method}.{part}" in UPSTREAM[f"{part}-{method}"]["params"]
+        assert "fuse" in params.recipe_module(method).Recipe.model_fields
+        if "score" in params.recipe_module(method).Recipe.model_fields:
+            assert f"{method}.score" in UPSTREAM[f"score-{method}"]["params"]
+        for part, model in params.trainings(method).items():
+            stage = UPSTREAM[model.replace("models/", "fit-")]
+            assert (stage["outs"], f"{method}.{part}" in stage["params"]) == ([model], True)
+            assert model in UPSTREAM[f"score-{method}"]["deps"]
+
+
+def test_tuning_mamas_destroyer_never_trains_its_generator_again():
+    destroyer = UPSTREAM["fit-mama-destroyer"]
+    assert "models/mama-generator" in destroyer["deps"]
+    assert "mama.destroyer" not in UPSTREAM["fit-mama-generator"]["params"]
+    assert "stages/methods/mama_destroyer.py" not in UPSTREAM["fit-mama-generator"]["deps"]
 
 
 def test_a_dropped_dep_would_be_seen():

@@ -4,9 +4,10 @@ A layout module has
     CARDS                        data set name -> Card
     videos(root)                 the videos that are there
     mask(root, video)            pixel truth (T, H, W), or None
-    labels(root, frames, masked) label set -> video -> abnormal (T,); from the number of frames of each test
-                                 video, and the frames with a non-zero pixel of each video that has masks
-and raises VigilError where files are missing, unreadable or contradict each other.
+    labels(root, frames, masked) label set -> video -> abnormal (T,); from the number of frames of each test video of
+                                 either protocol, and the frames with a non-zero pixel of each video that has masks
+and raises VigilError where files are missing, unreadable or contradict each other. A data set of features alone has
+videos of the weakly supervised protocol alone.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stages.command import VigilError
-from stages.datasets.common import Card, Labels, Video, natural
+from stages.datasets.common import Card, Labels, Truth, Video, natural
 
 RAW = Path("data/raw")
 LAYOUTS = {
@@ -61,9 +62,87 @@ def find_videos(dataset: str, partial: bool, raw: Path = RAW) -> list[Video]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise VigilError(f"{root}: two videos are called {twice}; rename or remove one")
-    for split, expected in about.videos.items():
-        _check(f"{split} videos", sum(video.split == split for video in found), expected, partial, root)
+    absent = [video for video in found if isinstance(video.source, Path) and not video.source.exists()]
+    if absent and (not partial or len(absent) == len(found)):
+        raise VigilError(
+            f"{root}: {len(absent)} of {len(found)} videos have no features, first {absent[0].name}: expected "
+            f"{absent[0].folder}, there or in a folder below; fetch them, or set `frames.partial: true` in params.yaml"
+        )
+    found = [video for video in found if video not in absent]
+    if any(video.has_frames for video in found):
+        for split, expected in about.videos.items():
+            _check(f"{split} videos", sum(video.split == split for video in found), expected, partial, root)
+    else:
+        for split, numbers in about.weak.items():
+            for abnormal, expected in zip((True, False), numbers, strict=True):
+                count = sum(video.weak_split == split and video.weak_abnormal == abnormal for video in found)
+                what = f"{'abnormal' if abnormal else 'normal'} {split} videos of features alone"
+                _check(what, count, expected, partial, root)
     return found
+
+
+def find_labels(
+    dataset: str, videos: list[Video], frames: dict[str, int], masked: Truth, partial: bool, raw: Path = RAW
+) -> Labels:
+    """The labels of the test videos of either protocol, checked.
+
+    Of features alone, the one label set has the name of the known truth that it is.
+
+    Args:
+        dataset: its name.
+        videos: all of them.
+        frames: test video -> number of frames; may lack videos whose number is not known yet.
+        masked: the frames with a non-zero pixel of each video that has masks.
+        partial: accept less than the data set is known to hold.
+        raw: folder of the raw data sets.
+
+    Raises VigilError naming what was found and what was expected.
+    """
+    labels = layout(dataset).labels(raw / dataset, frames, masked)
+    tests = {video.name for video in videos if video.split == "test"} & set(frames)
+    if tests:
+        own = {name: {video: truth[video] for video in truth if video in tests} for name, truth in labels.items()}
+        check_totals(dataset, {video: frames[video] for video in frames if video in tests}, own, partial, raw)
+    weak = [video for video in videos if video.weak_split == "test" and video.name in frames]
+    for truth in labels.values():
+        check_weak_labels(weak, truth, raw / dataset)
+    if not any(video.has_frames for video in videos):
+        labels = {recognised(dataset, truth, partial, raw): truth for truth in labels.values()}
+    return labels
+
+
+def check_weak_labels(videos: list[Video], truth: Truth, root: Path) -> None:
+    """Raise VigilError where a weakly supervised test video's own label and its frames' contradict each other."""
+    wrong = [video for video in videos if truth[video.name].any() != video.weak_abnormal]
+    if wrong:
+        listed, found = ("abnormal", "no") if wrong[0].weak_abnormal else ("normal", "an")
+        raise VigilError(
+            f"{root}: list and truth contradict each other on {len(wrong)} test video(s), first {wrong[0].name}: "
+            f"{listed} by the list, {found} abnormal frame by the truth; fetch the one that is wrong again"
+        )
+
+
+def recognised(dataset: str, truth: Truth, partial: bool, raw: Path = RAW) -> str:
+    """The name of a truth in whole snippets, by its totals; the data set's where it is none of the known ones.
+
+    Raises VigilError for the latter unless `partial`.
+    """
+    frames = sum(len(flags) for flags in truth.values())
+    abnormal = sum(int(flags.sum()) for flags in truth.values())
+    known = card(dataset).weak_truths
+    for name, (total, flagged) in known.items():
+        if frames == total and flagged in (None, abnormal):
+            return name
+    if partial:
+        return dataset
+    expected = "; ".join(
+        f"{total}{'' if flagged is None else f' with {flagged}'} ({name})" for name, (total, flagged) in known.items()
+    )
+    raise VigilError(
+        f"{raw / dataset}: found {frames} test frames with {abnormal} abnormal ones, in whole snippets; known are "
+        f"{expected}. Take features and truth of one source, or set `frames.partial: true` in params.yaml to accept "
+        "others"
+    )
 
 
 def check_totals(dataset: str, frames: dict[str, int], labels: Labels, partial: bool, raw: Path = RAW) -> None:

@@ -34,7 +34,8 @@ class Video:
     Attributes:
         name: folder of origin and native name, "train/01".
         split: of the one-class protocol; "" where the video has no place in it.
-        source: a video file, or the image files of its frames in order.
+        source: a video file, or the image files of its frames in order; a feature file (.npy) where there are features
+            alone.
         weak_split: of the weakly supervised protocol; "" where there is none.
         weak_abnormal: the video-level label of that protocol; None where there is none.
     """
@@ -47,8 +48,13 @@ class Video:
 
     @property
     def folder(self) -> Path:
-        """The video file, or the folder of its images."""
+        """The file, or the folder of its images."""
         return self.source if isinstance(self.source, Path) else self.source[0].parent
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether there is more than features."""
+        return not (isinstance(self.source, Path) and self.source.suffix == ".npy")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,9 @@ class Card:
         videos: split -> number of videos.
         test_frames: their number; None where it is not known.
         abnormal: label set -> number of abnormal test frames.
+        weak: split of the weakly supervised protocol -> number of abnormal and of normal videos.
+        weak_truths: label set -> number of frames of the test videos of that protocol, in whole snippets, and of
+            abnormal ones, None where it is not known.
     """
 
     title: str
@@ -70,6 +79,8 @@ class Card:
     videos: dict[str, int] = field(default_factory=dict)
     test_frames: int | None = None
     abnormal: dict[str, int] = field(default_factory=dict)
+    weak: dict[str, tuple[int, int]] = field(default_factory=dict)
+    weak_truths: dict[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def describe(self, dataset: str) -> str:
         """The card as text for a person: expected tree, address, citation."""

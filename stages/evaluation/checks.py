@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from stages.command import VigilError
-from stages.evaluation.fusion import Fusion
+from stages.evaluation.fusion import SNIPPET, Fusion
 from stages.evaluation.tables import rows_by
 
 SHOWN = 5
@@ -20,7 +20,8 @@ MEND_LABELS = "check the data set's label files"
 def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int]) -> None:
     """Refuse scores unless every test video has them, frame after frame, within its length, finite where used.
 
-    Where a row is an object, frames and videos may have none, and a frame several.
+    Where a row is an object, frames and videos may have none, and a frame several; where it is a snippet, every
+    sixteenth frame has one, to the video's end.
 
     Args:
         scores: rows of video, split ("train" or "test"), frame and one column a component.
@@ -29,7 +30,7 @@ def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int
     """
     absent = [component for component in fusion.weights if component not in scores]
     if absent:
-        found = [column for column in scores if column not in ("video", "split", "frame")]
+        found = [column for column in scores if column not in ("video", "split", "frame", "checkpoint")]
         raise VigilError(f"the scores have no component {', '.join(absent)}, only {', '.join(found)}: {MEND_SCORES}")
 
     test = scores.loc[scores["split"] == "test"]
@@ -38,14 +39,20 @@ def check_scores(scores: pd.DataFrame, fusion: Fusion, lengths: Mapping[str, int
     _same_videos("the scores", test["video"], "the video table", known, MEND_SCORES)
     if test.empty:
         raise VigilError("no test video has an object, so nothing can be judged: look at metrics/previews/boxes.png")
+    snippets = fusion.frames.endswith("snippets")
+    step, order = (SNIPPET, f"every {SNIPPET}th of the") if snippets else (1, "ascending" if objects else "consecutive")
     problems = []
     for video, rows in rows_by(test, "video").items():
         frame = rows["frame"].to_numpy()
-        jumps = np.flatnonzero(np.diff(frame) < 0 if objects else np.diff(frame) != 1)
+        jumps = np.flatnonzero(np.diff(frame) < 0 if objects else np.diff(frame) != step)
         if len(jumps):
             problems.append(
-                f"video {video}: frame {frame[jumps[0]]} is followed by {frame[jumps[0] + 1]}, "
-                f"expected {'ascending' if objects else 'consecutive'} frames"
+                f"video {video}: frame {frame[jumps[0]]} is followed by {frame[jumps[0] + 1]}, expected {order} frames"
+            )
+        elif snippets and not (frame[0] == 0 and 0 < lengths[video] - frame[-1] < 2 * SNIPPET):
+            problems.append(
+                f"video {video}: snippets from frame {frame[0]} to {frame[-1]}, expected them from 0 to the last of "
+                f"{lengths[video]} frames"
             )
         elif frame[0] < 0 or frame[-1] >= lengths[video]:
             problems.append(

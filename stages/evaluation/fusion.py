@@ -13,11 +13,25 @@ from scipy.ndimage import gaussian_filter1d
 from stages.evaluation.tables import rows_by
 from stages.recipes import Fusion
 
+SNIPPET = 16  # frames
+GUARD = 1e-8  # that MAMA adds where it divides by what may be 0
+
 
 def video_minmax(values: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
     """Scale one video's values to 0..1. A video whose values are all equal gets 0: no frame of it stands out."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def video_zscore(values: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """Give one video's values mean 0 and standard deviation 1 (population, ddof 0), as MAMA does."""
+    return (values - values.mean()) / (values.std() + GUARD)
+
+
+def rescaled(score: Float[np.ndarray, "*rows T"]) -> Float[np.ndarray, "*rows T"]:
+    """Scale one video's score to 0..1, as MAMA does: to a little less than 1."""
+    low, high = score.min(-1, keepdims=True), score.max(-1, keepdims=True)
+    return (score - low) / (high - low + GUARD)
 
 
 def train_zscore(values: Float[np.ndarray, " T"], train: Float[np.ndarray, " N"]) -> Float[np.ndarray, " T"]:
@@ -29,9 +43,9 @@ def train_zscore(values: Float[np.ndarray, " T"], train: Float[np.ndarray, " N"]
     return (values - train.mean()) / (spread or 1.0)
 
 
-def smooth(score: Float[np.ndarray, " T"], sigma: float) -> Float[np.ndarray, " T"]:
-    """Gaussian over time, `sigma` in frames, past and future; the ends are extended by their own value."""
-    return gaussian_filter1d(score, sigma, mode="nearest") if sigma > 0 else score
+def smooth(score: Float[np.ndarray, "*rows T"], sigma: float) -> Float[np.ndarray, "*rows T"]:
+    """Gaussian over time, `sigma` in frames, past and future; the ends are mirrored, as MAMA does."""
+    return gaussian_filter1d(score, sigma, mode="reflect") if sigma > 0 else score
 
 
 def fill_ends(score: Float[np.ndarray, " T"], first: int, length: int) -> Float[np.ndarray, " L"]:
@@ -57,12 +71,15 @@ def fuse(
         match fusion.normalise:
             case "video_minmax":
                 return video_minmax(video[component])
+            case "video_zscore":
+                return video_zscore(video[component])
             case "train_zscore":
                 return train_zscore(video[component], train[component])
             case "none":
                 return video[component]
 
-    return np.sum([weight * normalised(component) for component, weight in fusion.weights.items()], axis=0)
+    score = np.sum([weight * normalised(component) for component, weight in fusion.weights.items()], axis=0)
+    return rescaled(score) if fusion.rescale else score
 
 
 def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapping[str, int]) -> pd.DataFrame:
@@ -70,7 +87,7 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
 
     Args:
         scores: rows of video, split, frame and one column a component, as `checks.check_scores` accepts them; a row
-            a frame, or a row an object.
+            a frame, an object or a snippet, and no frame twice for several checkpoints: see `of_checkpoint`.
         fusion: weights, normalisation, and which frames.
         sigma: of the smoothing along each video, in frames; 0 for none.
         lengths: test video -> frames, in the order of the result.
@@ -90,10 +107,24 @@ def fuse_table(scores: pd.DataFrame, fusion: Fusion, sigma: float, lengths: Mapp
     for video, length in lengths.items():
         rows = by_video[video] if video in by_video else test[:0]
         frame, score = rows["frame"].to_numpy(), fuse(fusion, columns(rows), train)
-        if fusion.frames == "objects":
-            frame, score = np.arange(length), highest_by_frame(frame, score, length, lowest)
-        score = smooth(score, sigma)
-        if fusion.frames == "all":
-            frame, score = np.arange(length), fill_ends(score, int(frame[0]), length)
+        match fusion.frames:
+            case "objects":
+                score = smooth(highest_by_frame(frame, score, length, lowest), sigma)
+            case "snippets":
+                score = smooth(np.repeat(score, SNIPPET)[:length], sigma)
+            case "whole_snippets":
+                score = smooth(np.repeat(score, SNIPPET), sigma)
+            case "all":
+                score = fill_ends(smooth(score, sigma), int(frame[0]), length)
+            case "scored":
+                score = smooth(score, sigma)
+        frame = frame if fusion.frames == "scored" else np.arange(len(score))
         parts.append(pd.DataFrame({"video": video, "frame": frame, "score": score}))
     return pd.concat(parts, ignore_index=True)
+
+
+def of_checkpoint(scores: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one checkpoint, and of the training videos; all rows where there are no checkpoints."""
+    if "checkpoint" not in scores:
+        return scores
+    return scores.loc[(scores["checkpoint"] == name) | (scores["split"] == "train")]

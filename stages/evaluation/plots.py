@@ -1,15 +1,15 @@
 """Pictures of an evaluation: ROC curves, and the score over time against the truth."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import AsinhLocator, NullLocator
 
 from stages.evaluation.tables import rows_by
@@ -115,6 +115,66 @@ def score_figure(
         title_fontsize="large",
     )
     header.get_title().set_multialignment("center")
+    return figure
+
+
+def highlights_figure(
+    frames: Sequence[tuple[str, UInt8[np.ndarray, "H W 3"], pd.DataFrame | None]], title: str
+) -> Figure:
+    """The frames of highest score; with objects, each with its boxes, and its highest object enlarged beside it.
+
+    Args:
+        frames: what to write above a frame, the frame (red first), and rows of x1, y1, x2, y2, score of its objects.
+        title: above the picture; may have several lines.
+    """
+    beside = any(objects is not None for _, _, objects in frames)
+    figure = Figure(figsize=(7.5 if beside else 5.0, 2.8 * len(frames) + 0.8), layout="constrained")
+    panels = figure.subplots(len(frames), 2 if beside else 1, squeeze=False, width_ratios=[2, 1] if beside else [1])
+    for (text, image, objects), row in zip(frames, panels, strict=True):
+        row[0].imshow(image)
+        row[0].set_title(text, loc="left", fontsize="small")
+        for axes in row:
+            axes.set_axis_off()
+        if objects is None or objects.empty:
+            continue
+        ranked = objects.sort_values("score", ascending=False)
+        boxes, scores = ranked[["x1", "y1", "x2", "y2"]].to_numpy(float), ranked["score"].to_numpy(float)
+        for rank, (x1, y1, x2, y2) in enumerate(boxes):
+            colour, line = (COLOURS["paper"], 2.5) if rank == 0 else ("white", 0.8)
+            row[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
+        x1, y1, x2, y2 = np.ceil(boxes[0]).clip(0).astype(int)
+        row[1].imshow(image[y1:y2, x1:x2])
+        row[1].set_title(f"its highest object: {scores[0]:.3g}", loc="left", fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def checkpoint_figure(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """AUC on the test labels at every validation, and of the checkpoint that was chosen without them.
+
+    Args:
+        curves: label set -> rows of checkpoint and auc, the chosen one's first, then in order of training.
+        title: above the picture; may have several lines.
+    """
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label_set, curve) in enumerate(curves.items()):
+        name = f", {label_set}" if len(curves) > 1 else ""
+        chosen, auc = curve["auc"].iloc[0], curve["auc"].iloc[1:]
+        axes.plot(curve["checkpoint"].iloc[1:], auc, DASHES[number], color=COLOURS["paper"], label=f"checkpoints{name}")
+        axes.plot(auc.idxmax() - 1, auc.max(), "o", color=COLOURS["paper"], label=f"best on test {auc.max():.3f}{name}")
+        axes.axhline(
+            chosen, ls=DASHES[number], color=COLOURS["honest"], label=f"chosen without labels {chosen:.3f}{name}"
+        )
+    axes.locator_params(axis="y", nbins=6)
+    axes.set_xticks(axes.get_xticks()[:: max(1, len(axes.get_xticks()) // 8)])
+    axes.set_xlabel("checkpoint")
+    axes.set_ylabel("AUC on the test labels")
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.suptitle(title, fontsize="medium")
     return figure
 
 

@@ -10,6 +10,12 @@ def rows_by(table: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     return {str(name): rows for name, rows in table.groupby(column, sort=False)}
 
 
+def with_truth(frames: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Rows of video and frame with the column `abnormal`; frames behind a video's last label have that label."""
+    rows = frames.merge(truth[["video", "frame", "abnormal"]], how="left", on=["video", "frame"])
+    return rows.assign(abnormal=rows["abnormal"].astype("boolean").ffill().astype(bool))
+
+
 def label_hash(labels: pd.DataFrame) -> str:
     """Name a label set's content: first 12 hexadecimal digits of the SHA-256 of its lines "video,frame,0 or 1"."""
     lines = (

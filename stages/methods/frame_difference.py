@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from stages.run import Run
 
 
-def score(run: Run, recipe, model: None) -> tuple[pd.DataFrame, float]:
+def score(run: Run, recipe) -> tuple[pd.DataFrame, float]:
     """Mean and peak difference of every frame but a video's first; a row a frame, and frames a second."""
 
     def score_video(pixels: np.ndarray, split: str, state: None) -> tuple[pd.DataFrame, None]:

@@ -41,7 +41,7 @@ PUBLISHED_SHAPE = (7, 32)  # frames and pixels of the authors' cubes
 
 
 class Attention(nn.Module):
-    """Section III-B: every frame looks at all frames, at each pixel by itself, with A heads.
+    """Every frame looks at all frames, at each pixel by itself, with A heads.
 
     The heads are the groups of grouped convolutions. The map of a pair of frames is a convolution of the query of one
     and the key of the other, joined. Before its leaky ReLU it is linear, hence a sum: of a map of the one frame, one of
@@ -180,7 +180,7 @@ def on_device(records: Shaped[np.ndarray, " B"], device: torch.device) -> tuple[
 
 
 def errors(found: tuple[Tensor, Tensor], cubes: Tensor, flow: Tensor) -> Float[Tensor, "B 2"]:
-    """Each object's sums of squared errors, of the pixels and of the flow (equations of section III-C)."""
+    """Each object's sums of squared errors, of the pixels and of the flow."""
     pairs = zip(found, (cubes, flow), strict=True)
     return torch.stack([(one.float() - other).square().flatten(1).sum(1) for one, other in pairs], 1)
 
@@ -323,7 +323,7 @@ def perturbed_errors(network: nn.Module, cubes: Tensor, flow: Tensor, recipe) ->
 
 
 def perturbed(network: nn.Module, cubes: Tensor, flow: Tensor, epsilon: float, detach_target: bool) -> Tensor:
-    """The cubes, each value lowered by `epsilon` where the error grows with it, else raised (section III-D).
+    """The cubes, each value lowered by `epsilon` where the error grows with it, else raised.
 
     The error is the mean of the pixels' squared errors plus that of the flow's, whatever the weights of the score.
     Objects are added up, not averaged: none is touched by the others of its batch.

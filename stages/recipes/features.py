@@ -16,7 +16,7 @@ class Recipe(Section):
     resize: Literal["short_side", "stretch"]
     short_side: Published[Annotated[int, Field(ge=32)]]
     crop: Published[Annotated[int, Field(ge=32)]]
-    crops: Literal[10, 1]
+    crops: Published[Literal[10, 1]]
     order: Literal["centre_last", "centre_third"]
     normalise: Literal["caffe", "unit"]
     snippets: Literal["ceil", "floor"]
@@ -26,7 +26,10 @@ class Recipe(Section):
 KINETICS = "how the published weights were trained and are evaluated (video-nonlocal-net, pytorch-resnet3d)"
 MINIATURE = "a miniature for the made data set; not published"
 
+TEN_CROPS = "S3R and RTFM: features of ten crops"
+
 PUBLISHED = {
+    "crops": {"default": (10, TEN_CROPS), "demo": (1, MINIATURE)},
     "short_side": {"default": (256, KINETICS), "demo": (56, MINIATURE)},
     "crop": {"default": (224, KINETICS), "demo": (48, MINIATURE)},
 }

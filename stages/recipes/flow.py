@@ -37,6 +37,6 @@ MINIATURE = "miniature for the made data set"
 PUBLISHED = {
     "state.height": {"default": (384, STATE), "demo": (128, MINIATURE)},
     "state.width": {"default": (512, STATE), "demo": (192, MINIATURE)},
-    "mama.height": {"default": (256, MAMA), "demo": (128, MINIATURE)},
-    "mama.width": {"default": (256, MAMA), "demo": (128, MINIATURE)},
+    "mama.height": {"default": (256, MAMA), "demo": (64, MINIATURE)},
+    "mama.width": {"default": (256, MAMA), "demo": (64, MINIATURE)},
 }

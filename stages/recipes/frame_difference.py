@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.params import Protocol, Section
+from stages.params import Section
 from stages.recipes import Fusion
 
 
@@ -31,9 +31,11 @@ class Recipe(Section):
 PUBLISHED: dict = {}
 
 
-def fusion(protocol: Protocol, fuse: Fuse) -> Fusion:
+def ladder(fuse: Fuse) -> dict[str, Fusion]:
     """One component. Paper: min-max within each video, as the prediction methods do. Honest: z-score by training."""
     weights = {fuse.component: 1.0}
-    if protocol == "paper":
-        return Fusion(weights, normalise="video_minmax", frames="scored")
-    return Fusion(weights, normalise="train_zscore", frames="all")
+    return {
+        "honest": Fusion(weights, normalise="train_zscore", frames="all"),
+        "scored frames alone": Fusion(weights, normalise="train_zscore", frames="scored"),
+        "min-max of each video": Fusion(weights, normalise="video_minmax", frames="scored"),
+    }

@@ -4,9 +4,9 @@ Its section of params.yaml has the keys of MNAD's, on whose memory and scoring i
 refers to the paper for values per data set, which their code does not contain: the code's defaults stand for all.
 """
 
-from stages.recipes.mnad import CODE, MINIATURE, Recipe, fusion
+from stages.recipes.mnad import CODE, MINIATURE, Recipe, ladder
 
-__all__ = ["PUBLISHED", "Recipe", "fusion"]
+__all__ = ["PUBLISHED", "Recipe", "ladder"]
 
 PUBLISHED = {
     "fit.size": {"default": (256, CODE), "demo": (32, MINIATURE)},

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.params import Protocol, Published, Section
+from stages.params import Published, Section
 from stages.recipes import Fusion
 
 
@@ -59,15 +59,18 @@ PUBLISHED = {
 }
 
 
-def fusion(protocol: Protocol, fuse: Fuse) -> Fusion:
+def ladder(fuse: Fuse) -> dict[str, Fusion]:
     """Section 3.3, equations 9 to 12: PSNR and feature distance, weighted by alpha.
 
-    Paper: min-max within each video, memory carried from video to video. Honest: z-scores by the training
-    videos, memory reset before each video.
+    Honest: z-scores by the training videos, memory reset before each video. Paper: min-max within each video, memory
+    carried from video to video.
     """
     alpha = float(fuse.alpha)
-    if protocol == "paper":
-        weights = {"psnr_carried": -alpha, "feature_distance_carried": 1 - alpha}
-        return Fusion(weights, normalise="video_minmax", frames="scored")
-    weights = {"psnr_reset": -alpha, "feature_distance_reset": 1 - alpha}
-    return Fusion(weights, normalise="train_zscore", frames="all")
+    reset = {"psnr_reset": -alpha, "feature_distance_reset": 1 - alpha}
+    carried = {"psnr_carried": -alpha, "feature_distance_carried": 1 - alpha}
+    return {
+        "honest": Fusion(reset, normalise="train_zscore", frames="all"),
+        "scored frames alone": Fusion(reset, normalise="train_zscore", frames="scored"),
+        "min-max of each video": Fusion(reset, normalise="video_minmax", frames="scored"),
+        "memory carried over": Fusion(carried, normalise="video_minmax", frames="scored"),
+    }

@@ -1,8 +1,8 @@
 """MNAD, reconstruction: the same paper and section as `mnad`, one frame in and the same frame out."""
 
-from stages.recipes.mnad import CODE, MINIATURE, RECALLED, Recipe, fusion
+from stages.recipes.mnad import CODE, MINIATURE, RECALLED, Recipe, ladder
 
-__all__ = ["PUBLISHED", "Recipe", "fusion"]
+__all__ = ["PUBLISHED", "Recipe", "ladder"]
 
 README = "authors' README, command for reconstruction"
 LEARNING_RATE = "paper, as quoted in issue 5 of the authors' repository; their code has 2e-4 for both variants"

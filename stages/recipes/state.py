@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.params import Protocol, Published, Section
+from stages.params import Published, Section
 from stages.recipes import Fusion
 
 
@@ -73,10 +73,10 @@ PUBLISHED = {
 }
 
 
-def fusion(protocol: Protocol, fuse: Fuse) -> Fusion:
-    """Section III-D: both errors of an object as z-scores by the training objects, weighted; a frame's highest object.
+def ladder(fuse: Fuse) -> dict[str, Fusion]:
+    """Both errors of an object as z-scores by the training objects, weighted; a frame's highest object.
 
-    The same for both protocols: the published rule looks at no test frame but the one that it judges.
+    One rung: the published rule looks at no test frame but the one that it judges.
     """
     weights = {"raw": float(fuse.raw), "flow": float(fuse.flow)}
-    return Fusion(weights, normalise="train_zscore", frames="objects")
+    return {"honest": Fusion(weights, normalise="train_zscore", frames="objects")}

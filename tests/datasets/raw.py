@@ -1,5 +1,6 @@
 """Small raw data sets as people have them, written to disk."""
 
+import json
 from pathlib import Path
 
 import av
@@ -56,3 +57,31 @@ def mat_masks(path: Path, abnormal: list[int]) -> None:
         cells[0, index] = np.full((32, 48), flag, np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(path, {"volLabel": cells})
+
+
+def features(folder: Path, snippets: dict[str, int], crops: int = 1) -> None:
+    """A feature file of zeros a video, in the published layout; takes no room on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in snippets.items():
+        np.lib.format.open_memmap(folder / f"{name}_i3d.npy", "w+", np.float16, (count, crops, 2048))
+
+
+def shanghaitech_features(root: Path, snippets: int = 8932, abnormal: int = 8028) -> dict[str, int]:
+    """ShanghaiTech's weak split as features, lists and truth of made videos; returns the snippets of each test video.
+
+    `snippets`, and `abnormal` frames, of all test videos together.
+    """
+    train = [f"01_{i:04d}" for i in range(63)] + [f"01_{i:03d}" for i in range(175)]
+    test = [f"02_{i:04d}" for i in range(44)] + [f"02_{i:03d}" for i in range(155)]
+    counts = {name: snippets // 199 + (i < snippets % 199) for i, name in enumerate(test)}
+    flagged = [abnormal // 44 + (i < abnormal % 44) for i in range(44)] + [0] * 155
+    truth = {
+        name: {"num_frames": 16 * counts[name], "labels": [1.0] * ones + [0.0] * (16 * counts[name] - ones)}
+        for name, ones in zip(test, flagged, strict=True)
+    }
+    features(root / "features/train", dict.fromkeys(train, 2))
+    features(root / "features/test", counts)
+    (root / "SH_Train.txt").write_text("\n".join(train))
+    (root / "SH_Test.txt").write_text("\n".join(test))
+    (root / "shanghaitech_ground_truth.testing.json").write_text(json.dumps(truth))
+    return counts

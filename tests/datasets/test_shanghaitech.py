@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stages.command import VigilError
-from stages.datasets import shanghaitech
+from stages.datasets import find_labels, find_videos, recognised, shanghaitech
 from tests.datasets import raw
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -65,6 +65,103 @@ def test_the_weak_split(root):
         shanghaitech.videos(root)
 
 
+def test_the_weak_split_by_lists_with_labels(root):
+    weak_lists(root)
+    expected = shanghaitech.weak_split(root)
+    for part, old, new in (("train", "SH_Train.txt", "training"), ("test", "SH_Test.txt", "testing")):
+        path = root / f"shanghaitech.{new}.csv"
+        path.write_text("video-id\n" + (root / old).read_text())
+        with pytest.raises(VigilError, match="say the same thing; remove one"):
+            shanghaitech.weak_split(root)
+        (root / old).unlink()
+        first = {"train": 63, "test": 44}[part]
+        with pytest.raises(VigilError, match=f"{path.name} has no column `label`.* the first {first} rows are"):
+            shanghaitech.weak_split(root)
+        rows = [f"{name},{int(expected[name][1])}" for name in path.read_text().split()[1:]]
+        path.write_text("\n".join(["video-id,label", *rows]))
+        assert shanghaitech.weak_split(root) == expected
+    path.write_text(path.read_text().replace("01_0015,1", "01_0015,0"))
+    with pytest.raises(VigilError, match=r"testing.csv: found 43 abnormal and 156 normal videos, expected 44 and 155"):
+        shanghaitech.weak_split(root)
+
+
+def test_normal_videos_of_the_weak_test_set_are_labelled(root):
+    """01_002 is from the training folder, and its five frames do not count in the totals of the one-class test set."""
+    weak_lists(root)
+    frames = FRAMES | {"train/01_002": 5}
+    labels = find_labels("shanghaitech", shanghaitech.videos(root), frames, {}, partial=True, raw=root.parent)
+    truth = labels["shanghaitech"]
+    assert list(truth) == list(frames)
+    assert truth["train/01_002"].tolist() == [False] * 5
+    assert truth["test/01_0014"].sum() == 8
+    with pytest.raises(VigilError, match="found 36 test frames, expected 40791"):
+        find_labels("shanghaitech", shanghaitech.videos(root), frames, {}, partial=False, raw=root.parent)
+    np.save(root / "testing/test_frame_mask/01_0015.npy", np.zeros(16))
+    with pytest.raises(VigilError, match="first test/01_0015: abnormal by the list, no abnormal frame by the truth"):
+        find_labels("shanghaitech", shanghaitech.videos(root), frames, {}, partial=True, raw=root.parent)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """Features, lists and truth, without videos."""
+    root = tmp_path / "shanghaitech"
+    raw.shanghaitech_features(root)
+    return root
+
+
+def test_features_alone(alone):
+    found = {video.name: video for video in find_videos("shanghaitech", partial=False, raw=alone.parent)}
+    assert len(found) == 437
+    assert {video.split for video in found.values()} == {""}
+    assert not any(video.has_frames for video in found.values())
+    assert (found["train/02_002"].weak_split, found["train/02_002"].weak_abnormal) == ("test", False)
+    assert (found["test/01_0007"].weak_split, found["test/01_0007"].weak_abnormal) == ("train", True)
+    assert found["test/01_0007"].source == alone / "features/train/01_0007_i3d.npy"
+    raw.images(alone / "training/frames/01_001", 2)
+    raw.images(alone / "testing/frames/01_0001", 2)
+    found = find_videos("shanghaitech", partial=True, raw=alone.parent)  # videos win
+    assert [video.name for video in found] == ["test/01_0001", "train/01_001"]
+    assert all(video.has_frames for video in found)
+
+
+def test_missing_parts_of_features_alone(alone):
+    raw.features(alone / "features/again", {"02_003": 1})
+    with pytest.raises(VigilError, match=r"02_003_i3d.npy, .*02_003_i3d.npy: one of them has to be train/02_003"):
+        find_videos("shanghaitech", partial=True, raw=alone.parent)
+    (alone / "features/again/02_003_i3d.npy").unlink()
+    (alone / "features/test/02_003_i3d.npy").unlink()
+    with pytest.raises(VigilError, match=r"1 of 437 videos have no features, first train/02_003: expected .*/02_003_i"):
+        find_videos("shanghaitech", partial=False, raw=alone.parent)
+    assert len(find_videos("shanghaitech", partial=True, raw=alone.parent)) == 436
+    (alone / "SH_Test.txt").unlink()
+    with pytest.raises(VigilError, match=r"Missing: the lists SH_Train.txt or shanghaitech.training.csv and SH_Test"):
+        find_videos("shanghaitech", partial=True, raw=alone.parent)
+
+
+@pytest.mark.parametrize(
+    ("snippets", "abnormal", "name"),
+    [(8932, 8028, "shanghaitech-s3r"), (8757, 7874, "shanghaitech-pel4vad"), (8932, 8027, None), (8931, 8028, None)],
+)
+def test_truths_of_features_alone_are_recognised(tmp_path, snippets, abnormal, name):
+    counts = raw.shanghaitech_features(tmp_path / "shanghaitech", snippets, abnormal)
+    videos = find_videos("shanghaitech", partial=False, raw=tmp_path)
+    frames = {f"{shanghaitech.origin(video)}/{video}": 16 * count for video, count in counts.items()}
+    if name is None:
+        message = f"found {16 * snippets} test frames with {abnormal} abnormal ones, .*142912 with 8028 .*140112 with"
+        with pytest.raises(VigilError, match=message):
+            find_labels("shanghaitech", videos, frames, {}, partial=False, raw=tmp_path)
+    labels = find_labels("shanghaitech", videos, frames, {}, partial=name is None, raw=tmp_path)
+    assert list(labels) == [name or "shanghaitech"]
+    (truth,) = labels.values()
+    assert sum(flags.sum() for flags in truth.values()) == abnormal
+    frames["train/02_005"] += 16
+    with pytest.raises(VigilError, match=r"features of 1 of 199 test videos, first 02_005: \d+ labels, but \d+ snip"):
+        find_labels("shanghaitech", videos, frames, {}, partial=False, raw=tmp_path)
+    (tmp_path / "shanghaitech/shanghaitech_ground_truth.testing.json").unlink()
+    with pytest.raises(VigilError, match=r"Missing: shanghaitech_ground_truth.testing.json"):
+        find_labels("shanghaitech", videos, frames, {}, partial=True, raw=tmp_path)
+
+
 def test_truths(root):
     labels = shanghaitech.labels(root, FRAMES, {})["shanghaitech"]
     assert np.flatnonzero(labels["test/01_0014"]).tolist() == list(range(12, 20))
@@ -97,6 +194,7 @@ def test_pixel_masks(root):
 
 
 def test_the_concatenated_file_serves_the_whole_set_only(tmp_path):
+    raw.images(tmp_path / "testing/frames/01_0001", 1)
     np.save(tmp_path / "frame_labels_shanghai.npy", np.arange(40791) % 2)
     counts = {f"test/01_{i:04d}": 381 for i in range(106)} | {"test/99_0001": 40791 - 106 * 381}
     labels = shanghaitech.labels(tmp_path, counts, {})["shanghaitech"]
@@ -109,10 +207,14 @@ def test_the_concatenated_file_serves_the_whole_set_only(tmp_path):
 @pytest.mark.skipif(not (SHARED / "shanghaitech").exists(), reason="the real lists are not here")
 def test_the_real_lists_and_truth():
     split = shanghaitech.weak_split(SHARED / "shanghaitech")
-    assert list(split.values()).count("train") == 238
-    assert list(split.values()).count("test") == 199
+    assert [part for part, _ in split.values()].count("train") == 238
+    assert [part for part, _ in split.values()].count("test") == 199
     truth = json.loads((SHARED / "shanghaitech/shanghaitech_ground_truth.testing.json").read_text())
     frames = {f"test/{name}": entry["num_frames"] for name, entry in truth.items() if len(name) == 7}
     assert len(frames) == 44
     found = shanghaitech.weak_truth(SHARED / "shanghaitech", frames)
     assert sum(flags.sum() for flags in found.values()) == 8028
+    frames = {f"{shanghaitech.origin(name)}/{name}": entry["num_frames"] for name, entry in truth.items()}
+    found = shanghaitech.snippet_truth(SHARED / "shanghaitech", frames)
+    assert recognised("shanghaitech", found, partial=False) == "shanghaitech-s3r"
+    assert {name for name, flags in found.items() if flags.any()} == {name for name in frames if name[:4] == "test"}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from stages.command import VigilError
-from stages.datasets import ucf_crime
+from stages.datasets import find_labels, find_videos, ucf_crime
+from stages.datasets.common import Card
+from tests.datasets import raw
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 ANNOTATION = """Abuse028_x264.mp4  Abuse  3  5  8  99
@@ -68,6 +70,70 @@ def test_a_listed_test_video_without_annotation_is_named(root):
     (root / "Anomaly_Test.txt").write_text("Abuse/Abuse001_x264.mp4\n")
     with pytest.raises(VigilError, match="annotation of test/Abuse001_x264"):
         ucf_crime.videos(root)
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """Features of two training and two test videos; the card is of so many."""
+    root = tmp_path / "ucf_crime"
+    raw.features(root / "features/UCF_Train", {"Abuse001_x264": 3, "Normal_Videos001_x264": 2})
+    raw.features(root / "features/UCF_Test", {"Abuse028_x264": 1, "Normal_Videos_003_x264": 4})
+    (root / "Temporal_Anomaly_Annotation.txt").write_text(ANNOTATION)
+    truths = {"ucf_crime-small": (80, None)}
+    small = Card("small", "", weak={"train": (1, 1), "test": (1, 1)}, weak_truths=truths)
+    monkeypatch.setitem(ucf_crime.CARDS, "ucf_crime", small)
+    return root
+
+
+def plain_lists(root):
+    (root / "Anomaly_Train.txt").write_text("Abuse/Abuse001_x264.mp4\nNormal/Normal_Videos001_x264.mp4\n")
+    (root / "Anomaly_Test.txt").write_text("Abuse/Abuse028_x264.mp4\nNormal/Normal_Videos_003_x264.mp4\n")
+
+
+def tables(root):
+    (root / "ucf-crime.training.csv").write_text("video-id,label\nAbuse001_x264,1\nNormal_Videos001_x264,0\n")
+    (root / "ucf-crime.testing.csv").write_text("video-id,label\nAbuse028_x264,abnormal\nNormal_Videos_003_x264,normal")
+
+
+@pytest.mark.parametrize("lists", [plain_lists, tables, lambda root: None])
+def test_features_alone(alone, lists):
+    lists(alone)
+    found = find_videos("ucf_crime", partial=False, raw=alone.parent)
+    assert {video.name: (video.split, video.weak_split, video.weak_abnormal) for video in found} == {
+        "train/Abuse001_x264": ("", "train", True),
+        "test/Abuse028_x264": ("", "test", True),
+        "train/Normal_Videos001_x264": ("", "train", False),
+        "test/Normal_Videos_003_x264": ("", "test", False),
+    }
+    frames = {"test/Abuse028_x264": 16, "test/Normal_Videos_003_x264": 64}
+    labels = find_labels("ucf_crime", found, frames, {}, partial=False, raw=alone.parent)
+    assert list(labels) == ["ucf_crime-small"]
+    flags = labels["ucf_crime-small"]["test/Abuse028_x264"]  # the range to frame 99 ends with the features
+    assert np.flatnonzero(flags).tolist() == [2, 3, 4, *range(7, 16)]
+    frames["test/Normal_Videos_003_x264"] = 48
+    with pytest.raises(
+        VigilError, match=r"found 64 test frames with 12 abnormal ones, .* known are 80 \(ucf_crime-small"
+    ):
+        find_labels("ucf_crime", found, frames, {}, partial=False, raw=alone.parent)
+    (alone / "features/UCF_Test/Abuse028_x264_i3d.npy").unlink()
+    with pytest.raises(VigilError, match="1 of 4 videos have no features, first test/Abuse028_x264"):
+        find_videos("ucf_crime", partial=False, raw=alone.parent)
+    assert len(find_videos("ucf_crime", partial=True, raw=alone.parent)) == 3
+
+
+def test_unlisted_features_do_not_count_and_unannotated_ones_are_named(alone):
+    plain_lists(alone)
+    raw.features(alone / "features", {"Abuse999_x264": 1})
+    assert len(find_videos("ucf_crime", partial=False, raw=alone.parent)) == 4
+    (alone / "Anomaly_Test.txt").write_text("Abuse/Abuse028_x264.mp4\nAbuse/Abuse999_x264.mp4\n")
+    with pytest.raises(VigilError, match="annotation of test/Abuse999_x264"):
+        find_videos("ucf_crime", partial=False, raw=alone.parent)
+
+
+def test_videos_win_over_features(root, alone):
+    found = find_videos("ucf_crime", partial=True, raw=root.parent)
+    assert all(video.has_frames for video in found)
+    assert {video.split for video in found} == {"train", "test", ""}
 
 
 @pytest.mark.skipif(not (SHARED / "ucf-crime").exists(), reason="the real annotation is not here")

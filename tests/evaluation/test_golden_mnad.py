@@ -46,7 +46,7 @@ def alpha(request) -> float:
 
 @pytest.fixture(params=[mnad, lgn_net])
 def score(request, alpha) -> np.ndarray:
-    fusion = request.param.fusion("paper", mnad.Fuse(alpha=alpha))
+    fusion = [*request.param.ladder(mnad.Fuse(alpha=alpha)).values()][-1]
     return np.concatenate([fuse(fusion, components(n, frames), {}) for n, frames in enumerate(FRAMES.values())])
 
 

@@ -126,7 +126,7 @@ def test_score_of_objects_and_frames():
     file, network = golden("score-state"), published("state-avenue-3layers")
     epsilon, weights = file.meta["eps"], {"raw": file.meta["w_raw"], "flow": file.meta["w_of"]}
     recipe = SimpleNamespace(epsilon=epsilon, target="perturbed", detach_target=False)
-    fusion = recipe_state.fusion("paper", recipe_state.Fuse(**weights))
+    fusion = recipe_state.ladder(recipe_state.Fuse(**weights))["honest"]
     statistics = {"raw": file.meta["stats_mean_std"]["raw"], "flow": file.meta["stats_mean_std"]["of"]}
     train = {name: np.array([mean - std, mean + std]) for name, (mean, std) in statistics.items()}
     found = {}
@@ -470,8 +470,7 @@ def test_published_files_of_another_form_are_refused(small):
             state.from_authors([[[wrong]], *files[1:]], recipe)
 
 
-def test_fusion_weighs_both_errors_alike_in_both_protocols():
-    fuse_part = recipe_state.Fuse(raw=0.3, flow=1)
-    for protocol in ("paper", "honest"):
-        found = recipe_state.fusion(protocol, fuse_part)
-        assert found == Fusion({"raw": 0.3, "flow": 1.0}, normalise="train_zscore", frames="objects")
+def test_fusion_weighs_both_errors_and_has_one_rule_for_both_protocols():
+    assert recipe_state.ladder(recipe_state.Fuse(raw=0.3, flow=1)) == {
+        "honest": Fusion({"raw": 0.3, "flow": 1.0}, normalise="train_zscore", frames="objects")
+    }

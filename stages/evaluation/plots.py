@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import AsinhLocator, NullLocator
 
 from stages.evaluation.tables import rows_by
@@ -139,9 +140,11 @@ def highlights_figure(
             continue
         ranked = objects.sort_values("score", ascending=False)
         boxes, scores = ranked[["x1", "y1", "x2", "y2"]].to_numpy(float), ranked["score"].to_numpy(float)
-        for rank, (x1, y1, x2, y2) in enumerate(boxes):
+        for rank, (x1, y1, x2, y2) in reversed([*enumerate(boxes)]):  # the highest on top
             colour, line = (COLOURS["paper"], 2.5) if rank == 0 else ("white", 0.8)
-            row[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
+            box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line)
+            box.set_path_effects([withStroke(linewidth=2 * line, foreground="black")])
+            row[0].add_patch(box)
         x1, y1, x2, y2 = np.ceil(boxes[0]).clip(0).astype(int)
         row[1].imshow(image[y1:y2, x1:x2])
         row[1].set_title(f"its highest object: {scores[0]:.3g}", loc="left", fontsize="small")

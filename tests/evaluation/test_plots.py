@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.evaluation.plots import roc_figure, score_figure
+from stages.evaluation.plots import checkpoint_figure, highlights_figure, roc_figure, score_figure
 
 LENGTHS = {"test/2": 6, "test/10": 4, "test/11": 3}
 
@@ -61,3 +61,28 @@ def test_roc_figure_names_each_curve():
     figure = roc_figure(dict.fromkeys(aucs, curve), aucs, "a title")
     labels = [text.get_text() for text in figure.axes[0].get_legend().texts]
     assert labels == ["honest, AUC 0.750, one", "honest, AUC 0.500, other"]
+
+
+def test_highlights_show_the_highest_object_beside_its_frame():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[10:20, 30:36] = 255
+    objects = pd.DataFrame(
+        {"x1": [0.0, 30.0], "y1": [0.0, 10.0], "x2": [9.0, 36.0], "y2": [9.0, 20.0], "score": [1.0, 7.25]}
+    )
+    figure = highlights_figure([("test/1, frame 3", image, objects), ("test/2, frame 9", image, None)], "title")
+    frame, enlarged, other, nothing = figure.axes
+    assert [len(axes.patches) for axes in (frame, other)] == [2, 0]
+    assert frame.patches[-1].get_bbox().bounds == (30, 10, 6, 10)  # drawn last: on top
+    assert (enlarged.images[0].get_array() == 255).all()
+    assert enlarged.get_title(loc="left") == "its highest object: 7.25"
+    assert not nothing.images
+    assert len(highlights_figure([("test/1", image, None)], "title").axes) == 1
+
+
+def test_checkpoints_are_drawn_in_their_order_with_the_best_and_the_chosen_one():
+    curve = pd.DataFrame({"checkpoint": ["chosen", "100", "200", "300"], "auc": [0.6, 0.5, 0.8, 0.7]})
+    (axes,) = checkpoint_figure({"made": curve}, "title").axes
+    line, best, chosen = axes.lines
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [["100", "200", "300"], [0.5, 0.8, 0.7]]
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (1, 0.8)
+    assert chosen.get_ydata()[0] == 0.6

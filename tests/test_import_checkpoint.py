@@ -5,13 +5,14 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from stages import import_checkpoint, score
 from stages.io.models import load_model
-from stages.methods import lgn_net, memory, mnad
+from stages.methods import lgn_net, mama_destroyer, mama_generator, memory, mnad
 from tests.conftest import set_params
 
 
@@ -61,6 +62,23 @@ def test_lgn_net_state_dict(small):
     torch.save(lgn_net.Network(width=2).state_dict(), "60model.pth")
     import_checkpoint.main("lgn_net", [Path("60model.pth"), Path("keys.pt")])
     assert load_model("models/lgn_net")[1]["method"] == "lgn_net"
+
+
+def test_mamas_file_becomes_the_models_of_both_trainings(small, prepared):
+    for part in ("generator", "destroyer"):
+        set_params(prepared, **{f"mama__{part}__width": 2})
+    networks = {"net_g": mama_generator.Network(width=2), "net_a": mama_destroyer.Network(width=2)}
+    content = {name: network.state_dict() for name, network in networks.items()}
+    torch.save({**content, "step": 100, "a_best_auc": np.float64(0.9), "a_auc_list": [np.float64(0.9)]}, "a.pth")
+    import_checkpoint.main("mama", [Path("a.pth")])
+    assert [command[-1] for command in small] == [
+        "stages/dvc.yaml:fit-mama-generator",
+        "stages/dvc.yaml:fit-mama-destroyer",
+    ]
+    for part, network in zip(("generator", "destroyer"), networks.values(), strict=True):
+        model, description = load_model(f"models/mama-{part}")
+        assert all(torch.equal(model.network[key], tensor) for key, tensor in network.state_dict().items())
+        assert (description["method"], description["part"], description["recipe"]["width"]) == ("mama", part, 2)
 
 
 def test_wrong_files_are_refused(small):

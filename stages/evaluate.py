@@ -1,6 +1,7 @@
 """Scores against truth, by both protocols.
 
-params.yaml, data/scores/<method>.*, data/frames, data/videos.parquet, data/labels.parquet, data/dataset.json
+params.yaml, data/scores/<method>.*, data/frames, data/masks, data/videos.parquet, data/labels.parquet,
+data/dataset.json
 -> metrics/metrics.json, metrics/recipe.yaml, metrics/plots/
 
 Judges every frame of the test videos or, where the authors' protocol says so, those that the method scores.
@@ -9,7 +10,7 @@ protocol and the label set, since they are not on one scale. Without labels ther
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,13 @@ from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
 from stages.command import VigilError, command
+from stages.evaluation.alarms import alarms, at_threshold, threshold
 from stages.evaluation.checks import check_classes, check_labels, check_scores
 from stages.evaluation.fusion import fuse_table, of_checkpoint
 from stages.evaluation.highlights import highest_frames, scored_objects
+from stages.evaluation.intervals import intervals
 from stages.evaluation.plots import COLOURS, checkpoint_figure, highlights_figure, roc_figure, score_figure
+from stages.evaluation.regions import rbdc_tbdc, truth_table
 from stages.evaluation.roc import measure, roc_points, video_aucs
 from stages.evaluation.search import settle
 from stages.evaluation.tables import label_hash, rows_by, with_truth
@@ -34,6 +38,7 @@ from stages.videos import FRAMES
 
 T = TypeVar("T")
 SHOWN, APART = 5, 25  # frames of highest score that are drawn, and how many frames lie between two of one video
+MASKS = Path("data/masks")
 Judged = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Score, abnormal and video of each judged frame."""
 
@@ -74,16 +79,33 @@ def main() -> str:
             if name:
                 judged[key] = _judge(fused[key], truths[name], name)
 
+    rings = {}
+    every_length = videos.set_index("video")["frames"].to_dict()
+    fps = videos.set_index("video")["fps"].to_dict()
+    for name in truths or [""]:
+        key = rungs["honest"], name
+        rows = of_checkpoint(scores, settled[key].checkpoint)
+        bar = threshold(rows, settled[key], sigma, every_length, params.evaluate.quantile)
+        rings[name] = _alarms(fused[key], judged[key][1] if name else None, bar, params.evaluate.quantile, fps)
+
     notes = _notes(params, card, bool(truths))
     metrics: dict[str, Any] = {"method": method, "dataset": params.dataset, "seed": params.seed}
     for protocol, rung in rungs.items():
-        measures = {name: measure(*judged[rung, name]) | _choices(settled[rung, name], ladder[rung]) for name in truths}
-        metrics[protocol] = _unnested(measures) or {"frames": len(fused[rung, ""])}
+        measures = {
+            name: _measures(judged[rung, name], params.seed) | _choices(settled[rung, name], ladder[rung])
+            for name in truths
+        }
+        metrics[protocol] = _unnested(measures or {"": {"frames": len(fused[rung, ""])}})
     if truths:
         metrics["ladder"] = {
             rung: _unnested({name: roc_auc_score(judged[rung, name][1], judged[rung, name][0]) for name in truths})
             for rung in ladder
         }
+    metrics["alarms"] = _unnested(rings)
+    if ladder[rungs["honest"]].frames == "objects":
+        key = rungs["honest"], next(iter(truths), "")
+        metrics |= _regions(scored_objects(scores, settled[key]), lengths)
+    if truths:
         metrics["labels"] = _unnested({name: _label_set(name, truth) for name, truth in truths.items()})
     metrics["cost"] = {key: value for key, value in cost.items() if key not in ("method", "seed")}
     if notes:
@@ -120,6 +142,50 @@ def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
     abnormal = rows["abnormal"].to_numpy(bool)
     check_classes(abnormal, name)
     return rows["score"].to_numpy(), abnormal, rows["video"].to_numpy()
+
+
+def _measures(judged: Judged, seed: int) -> dict[str, Any]:
+    """The measures, and behind each that has one its interval."""
+    ranges = {f"{key}_interval": value for key, value in intervals(*judged, seed).items()}
+    found: dict[str, Any] = {}
+    for key, value in measure(*judged).items():
+        found[key] = value
+        if f"{key}_interval" in ranges:
+            found[f"{key}_interval"] = ranges[f"{key}_interval"]
+    return found
+
+
+def _alarms(
+    fused: pd.DataFrame, abnormal: np.ndarray | None, bar: float | None, quantile: float, fps: Mapping[str, float]
+) -> dict[str, Any]:
+    """The threshold, and what it is worth; without labels, how often it rings."""
+    if bar is None:
+        return {"threshold": None, "reason": "it takes scores of normal training frames, and the method gives none"}
+    if abnormal is None:
+        worth = {"alarms": len(alarms(fused, fused["score"].to_numpy() > bar)[0])}
+    else:
+        worth = at_threshold(fused.assign(abnormal=abnormal), bar, fps)
+    return {"quantile": quantile, "threshold": bar} | worth
+
+
+def _regions(objects: pd.DataFrame, lengths: Mapping[str, int]) -> dict[str, Any]:
+    """How well boxes tell where and for how long, in the test videos that have pixel truth; empty where none has."""
+    known = {video: length for video, length in lengths.items() if (MASKS / f"{video}.npz").exists()}
+    truth = truth_table({video: _masks(MASKS / f"{video}.npz") for video in known})
+    if truth.empty:
+        return {}
+    frames = sum(known.values())
+    rbdc, tbdc = rbdc_tbdc(truth, objects.loc[objects["video"].isin([*known])], frames)
+    counts = {"regions": len(truth), "tracks": truth.groupby(["video", "track"]).ngroups}
+    return {"regions": {"rbdc": rbdc, "tbdc": tbdc, "videos": len(known), "frames": frames} | counts}
+
+
+def _masks(path: Path) -> Iterator[np.ndarray]:
+    """A video's pixel truth, a frame at a time: unpacked, all of them together may not fit in memory."""
+    with np.load(path) as file:
+        packed, width = file["mask"], int(file["shape"][2])
+    for rows in packed:
+        yield np.unpackbits(rows, axis=-1, count=width).view(bool)
 
 
 def _choices(settled: Fusion, asked: Fusion) -> dict[str, Any]:
@@ -230,6 +296,8 @@ def _rounded(value: Any) -> Any:
     """All floats to 6 digits behind the point."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
     return round(value, 6) if isinstance(value, float) else value
 
 

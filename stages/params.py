@@ -61,6 +61,7 @@ class Evaluate(Section):
     """From raw components to metrics."""
 
     smooth: Annotated[float, Field(ge=0)]
+    quantile: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Params(BaseModel):

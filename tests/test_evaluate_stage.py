@@ -45,7 +45,7 @@ def made(tmp_path, monkeypatch) -> Path:
     """A folder with params.yaml and data/ as `score` leaves them. Even frames score alike in all videos."""
     shutil.copy("params.yaml", tmp_path)
     set_params(tmp_path, method="mnad", dataset="demo", seed=3, protocol="honest")
-    set_params(tmp_path, evaluate__smooth=0.0, mnad__fuse__alpha=0.5)
+    set_params(tmp_path, evaluate__smooth=0.0, evaluate__quantile=0.5, mnad__fuse__alpha=0.5)
     monkeypatch.chdir(tmp_path)
     Path("data/scores").mkdir(parents=True)
     training = rows("train/1", 8, 30.0)
@@ -65,6 +65,7 @@ def made(tmp_path, monkeypatch) -> Path:
     Path("data/scores/mnad.json").write_text(json.dumps(cost))
     videos = pd.DataFrame({"video": ["train/1", *LENGTHS], "split": ["train", "test", "test", "test"]})
     videos["frames"] = np.array([8, *LENGTHS.values()], np.int32)
+    videos["fps"] = np.float32(2.0)
     videos.to_parquet("data/videos.parquet")
     labels("made").to_parquet("data/labels.parquet")
     Path("data/dataset.json").write_text(json.dumps({"name": "demo", "title": "Made plaza"}))
@@ -88,16 +89,16 @@ def contents() -> dict[str, bytes]:
 def test_metrics_by_hand(made):
     evaluate.main()
     found = metrics()
-    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "ladder", "labels", "cost", "note"]
+    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "ladder", "alarms", "labels", "cost", "note"]
     assert (found["method"], found["dataset"], found["seed"]) == ("mnad", "demo", 3)
     assert found["note"] == "made data, not a benchmark"
     assert found["cost"] == {"device": "CPU", "parameters": 7, "gmac": 0.123457, "frames_per_second": 2.0}
 
     # paper: the scored frames 4.. only, of which odd means abnormal but in test/11, whose constant scores are 0, so
-    # that all its frames lie with the even ones below the abnormal ones
+    # that all its frames lie with the even ones below the abnormal ones, whatever videos are drawn
     assert found["paper"] == {
-        "auc_micro": 1.0, "auc_macro": 1.0, "macro_videos": 2, "macro_skipped": 1, "ap": 1.0, "eer": 0.0,
-        "frames": 17, "abnormal": 6,
+        "auc_micro": 1.0, "auc_micro_interval": [1.0, 1.0], "auc_macro": 1.0, "macro_videos": 2, "macro_skipped": 1,
+        "ap": 1.0, "ap_interval": [1.0, 1.0], "eer": 0.0, "frames": 17, "abnormal": 6,
     }  # fmt: skip
 
     # honest: all frames, 0 to 3 like 4: frame 3 is abnormal in two videos, yet scored as normal. So 6 abnormal frames
@@ -111,6 +112,11 @@ def test_metrics_by_hand(made):
     assert honest["eer"] == 0.2
     assert honest["ap"] == pytest.approx(6 / 8 + 2 / 8 * 8 / 29, abs=1e-6)
 
+    # the figures of one video alone lie at the ends of what may be drawn
+    assert honest["auc_micro_interval"][0] == pytest.approx((2 + 0.5) / 3, abs=1e-6)
+    assert honest["auc_micro"] < honest["auc_micro_interval"][1]
+    assert honest["ap_interval"][0] < honest["ap"] < honest["ap_interval"][1]
+
     # without frame 3 and its kind the rest is told apart; the other rungs change nothing more
     assert found["ladder"] == {
         "honest": 7 / 8, "scored frames alone": 1.0, "min-max of each video": 1.0, "memory carried over": 1.0,
@@ -119,6 +125,76 @@ def test_metrics_by_hand(made):
     lines = "".join(f"{row.video},{row.frame},{int(row.abnormal)}\n" for row in labels("made").itertuples())
     expected = hashlib.sha256(lines.encode()).hexdigest()[:12]
     assert found["labels"] == {"set": "made", "hash": expected, "frames": 29, "abnormal": 8}
+
+
+def test_alarms_by_hand(made):
+    evaluate.main()
+    # the training video's 8 frames score -1 but for frames 5 and 7, which score 1: so does every frame that is found
+    assert metrics()["alarms"] == {
+        "quantile": 0.5, "threshold": -1.0, "f1": pytest.approx(2 * 6 / (6 + 8), abs=1e-6), "precision": 1.0,
+        "recall": 6 / 8, "alarms": 6, "false_alarms": 0, "false_alarms_per_hour": 0.0,
+    }  # fmt: skip
+    edit("labels", lambda table: table.assign(abnormal=table["abnormal"] & (table["video"] != "test/2")))
+    evaluate.main()
+    # of the 6 alarms, one frame each, the 4 in test/2 are now in vain: in 29 frames at 2 a second
+    found = metrics()["alarms"]
+    assert (found["precision"], found["alarms"], found["false_alarms"]) == (pytest.approx(2 / 6, abs=1e-6), 6, 4)
+    assert found["false_alarms_per_hour"] == pytest.approx(4 / 14.5 * 3600, abs=1e-6)
+
+
+def test_without_frames_a_second_the_metrics_say_why_a_figure_is_missing(made):
+    edit("videos", lambda table: table.assign(fps=np.nan))
+    evaluate.main()
+    found = metrics()["alarms"]
+    assert found["false_alarms_per_hour"] is None
+    assert found["reason"] == "frames a second unknown: test/2 and 2 more"
+
+
+def test_a_method_without_training_scores_has_no_threshold(made):
+    set_params(made, method="s3r")
+    parts = [
+        pd.DataFrame({"video": video, "split": "test", "frame": 0, "score": [0.5], "checkpoint": checkpoint})
+        for checkpoint in ("chosen", "25", "last")
+        for video in LENGTHS
+    ]
+    pd.concat(parts, ignore_index=True).to_parquet("data/scores/s3r.parquet")
+    Path("data/scores/s3r.json").write_text(Path("data/scores/mnad.json").read_text())
+    edit("videos", lambda table: table.assign(weak_split=table["split"]))
+    evaluate.main()
+    found = metrics()["alarms"]
+    assert found == {
+        "threshold": None, "reason": "it takes scores of normal training frames, and the method gives none",
+    }  # fmt: skip
+
+
+def test_regions_by_hand(made):
+    """STATE's objects in two test videos, one of them with pixel truth: a square of 10 pixels in its frames 4 to 7."""
+    set_params(made, method="state", state__fuse__raw=1.0, state__fuse__flow=1.0)
+    shown = [  # video, frame, x1, raw
+        ("test/2", 4, 10.0, 5.0),  # found
+        ("test/2", 5, 30.0, 4.0),  # beside it
+        ("test/2", 6, 10.0, 3.0),  # found
+        ("test/10", 0, 30.0, 9.0),  # nobody knows
+        ("train/1", 0, 10.0, 0.0),
+        ("train/1", 1, 10.0, 1.0),
+    ]
+    objects = pd.DataFrame(shown, columns=["video", "frame", "x1", "raw"]).astype({"frame": np.int32})
+    objects = objects.assign(split=objects["video"].str.split("/").str[0], y1=10.0, x2=objects["x1"] + 10, y2=20.0)
+    objects.assign(flow=objects["raw"]).to_parquet("data/scores/state.parquet")
+    Path("data/scores/state.json").write_text(Path("data/scores/mnad.json").read_text())
+    evaluate.main()
+    assert "regions" not in metrics()
+
+    mask = np.zeros((12, 30, 50), bool)
+    mask[4:8, 10:20, 10:20] = True
+    Path("data/masks/test").mkdir(parents=True)
+    np.savez_compressed("data/masks/test/2.npz", mask=np.packbits(mask, axis=-1), shape=np.array(mask.shape))
+    evaluate.main()
+    # a quarter of the regions before the false positive, in one of 12 frames; then one half; the track at once
+    assert metrics()["regions"] == {
+        "rbdc": pytest.approx(1 / 12 * 1 / 4 + 11 / 12 * 1 / 2, abs=1e-6), "tbdc": 1.0,
+        "videos": 1, "frames": 12, "regions": 4, "tracks": 1,
+    }  # fmt: skip
 
 
 def test_recipe_is_resolved(made):
@@ -186,6 +262,7 @@ def test_without_labels_there_are_counts_and_score_curves(made):
     assert found["honest"] == {"frames": 29}
     assert found["paper"] == {"frames": 17}
     assert "labels" not in found
+    assert found["alarms"] == {"quantile": 0.5, "threshold": -1.0, "alarms": 6}
     assert found["note"] == "no labels: score curves and counts, no AUC"
     assert {path.name for path in Path("metrics/plots").iterdir()} == {"scores.csv", "scores.png"}
     assert list(pd.read_csv("metrics/plots/scores.csv")) == ["video", "frame", "index", "score"]

@@ -150,7 +150,7 @@ def test_features_are_of_the_crops_by_hand_and_batches_do_not_matter(store):
 
 @pytest.fixture
 def stage(prepared):
-    set_params(prepared, features__short_side=36, features__crop=32, features__crops=10, device="cpu", workers=1)
+    set_params(prepared, features__short_side=36, features__crop=32, device="cpu", workers=1)
     return prepared
 
 

@@ -126,6 +126,23 @@ def test_the_extractors_run_and_then_have_nothing_to_do(clone):
     assert clone.ran("repro", *targets) == set()
 
 
+def test_methods_that_rest_on_extractors_run_in_their_stages(clone):
+    for part in ("generator", "destroyer"):
+        set_params(clone.folder, **{f"mama__{part}__{key}": 2 for key in ("width", "iterations", "validate_every")})
+    set_params(clone.folder, s3r__fit__width=8, s3r__fit__batch=2, s3r__fit__steps=2, s3r__fit__test_every=1)
+    set_params(clone.folder, state__fit__width=4, state__fit__epochs=1)
+    for method in ("mama", "state", "s3r"):
+        set_params(clone.folder, method=method)
+        own = {name for name in UPSTREAM if method in name and not name.startswith("flow")}
+        assert clone.ran("repro") == own | {"evaluate"}
+        assert "honest.auc_micro" in clone.dvc("metrics", "show")
+        assert (clone.folder / "metrics/plots/highlights.png").exists()
+        assert clone.ran("repro") == set()
+    set_params(clone.folder, method="mama", mama__destroyer__background=0.0)
+    assert clone.ran("repro") == {"fit-mama-destroyer", "score-mama", "evaluate"}
+    set_params(clone.folder, method="mnad")
+
+
 def test_one_more_video_costs_that_video(clone):
     raw = clone.folder / "data/raw"
     for folder, name in (("train", "01"), ("test", "01")):

@@ -82,7 +82,7 @@ def read_features(path: str | Path, crops: int | None = 10) -> Float32[np.ndarra
     if found.shape[2] != CHANNELS:
         raise VigilError(f"{problem}: another network's features? This is for those of I3D on ResNet-50")
     if crops and found.shape[1] != crops:
-        if found.shape[0] == crops:
+        if found.shape[0] == crops > 1:
             raise VigilError(
                 f"{problem}: the crops come first; save it as numpy.load(file).transpose(1, 0, 2), after a look at "
                 "which axis is time"

@@ -29,7 +29,7 @@ MINIATURE = "a miniature for the made data set; not published"
 TEN_CROPS = "S3R and RTFM: features of ten crops"
 
 PUBLISHED = {
-    "crops": {"default": (10, TEN_CROPS), "demo": (1, MINIATURE)},
+    "crops": {"default": (10, TEN_CROPS)},
     "short_side": {"default": (256, KINETICS), "demo": (56, MINIATURE)},
     "crop": {"default": (224, KINETICS), "demo": (48, MINIATURE)},
 }

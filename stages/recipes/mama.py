@@ -61,54 +61,28 @@ README = "authors' README, command for the data set"
 MINIATURE = "ours, to train in seconds; not published"
 AS_AVENUE = "ours: as for Avenue"
 
+
+def rate(ped: float, others: float) -> dict[str, tuple[float, str]]:
+    """A value that the authors set for Ped1 and Ped2, and for Avenue and ShanghaiTech."""
+    known = {"ped1": ped, "ped2": ped, "avenue": others, "shanghaitech": others}
+    return {dataset: (value, CODE) for dataset, value in known.items()} | {"default": (others, AS_AVENUE)}
+
+
 PUBLISHED = {
     "generator.size": {"default": (256, CODE), "demo": (64, MINIATURE)},
     "generator.width": {"default": (64, CODE), "demo": (8, MINIATURE)},
     "generator.lambda_gradient": {"default": (1.0, CODE)},
     "generator.lambda_adversarial": {"default": (0.05, CODE)},
     "generator.lambda_triplet": {"default": (1.0, CODE)},
-    "generator.learning_rate": {
-        "ped1": (1e-4, CODE),
-        "ped2": (1e-4, CODE),
-        "avenue": (2e-4, CODE),
-        "shanghaitech": (2e-4, CODE),
-        "default": (2e-4, AS_AVENUE),
-        "demo": (1e-3, MINIATURE),
-    },
-    "generator.discriminator_rate": {
-        "ped1": (1e-5, CODE),
-        "ped2": (1e-5, CODE),
-        "avenue": (2e-5, CODE),
-        "shanghaitech": (2e-5, CODE),
-        "default": (2e-5, AS_AVENUE),
-        "demo": (1e-4, MINIATURE),
-    },
-    "generator.weight_decay": {
-        "ped1": (1e-4, CODE),
-        "ped2": (1e-4, CODE),
-        "avenue": (2e-4, CODE),
-        "shanghaitech": (2e-4, CODE),
-        "default": (2e-4, AS_AVENUE),
-    },
+    "generator.learning_rate": rate(1e-4, 2e-4) | {"demo": (1e-3, MINIATURE)},
+    "generator.discriminator_rate": rate(1e-5, 2e-5) | {"demo": (1e-4, MINIATURE)},
+    "generator.weight_decay": rate(1e-4, 2e-4),
     "generator.batch": {"default": (4, CODE)},
     "generator.iterations": {"default": (60_000, README), "demo": (200, MINIATURE)},
     "generator.validate_every": {"default": (1_000, CODE), "demo": (50, MINIATURE)},
     "destroyer.width": {"default": (64, CODE), "demo": (8, MINIATURE)},
-    "destroyer.learning_rate": {
-        "ped1": (1e-4, CODE),
-        "ped2": (1e-4, CODE),
-        "avenue": (2e-4, CODE),
-        "shanghaitech": (2e-4, CODE),
-        "default": (2e-4, AS_AVENUE),
-        "demo": (1e-3, MINIATURE),
-    },
-    "destroyer.weight_decay": {
-        "ped1": (1e-4, CODE),
-        "ped2": (1e-4, CODE),
-        "avenue": (2e-4, CODE),
-        "shanghaitech": (2e-4, CODE),
-        "default": (2e-4, AS_AVENUE),
-    },
+    "destroyer.learning_rate": rate(1e-4, 2e-4) | {"demo": (1e-3, MINIATURE)},
+    "destroyer.weight_decay": rate(1e-4, 2e-4),
     "destroyer.batch": {"default": (4, CODE)},
     "destroyer.iterations": {"default": (15_000, README), "demo": (100, MINIATURE)},
     "destroyer.validate_every": {"default": (100, README), "demo": (50, MINIATURE)},

@@ -23,24 +23,19 @@ from stages.command import VigilError, command
 from stages.evaluation.alarms import alarms, at_threshold, threshold
 from stages.evaluation.checks import check_classes, check_labels, check_scores
 from stages.evaluation.fusion import fuse_table, of_checkpoint
-from stages.evaluation.highlights import highest_frames, scored_objects
+from stages.evaluation.highlights import scored_objects
 from stages.evaluation.intervals import intervals
-from stages.evaluation.plots import COLOURS, checkpoint_figure, highlights_figure, roc_figure, score_figure
+from stages.evaluation.pictures import Judged, draw_checkpoints, draw_highlights, draw_roc, draw_scores
 from stages.evaluation.regions import rbdc_tbdc, truth_table
-from stages.evaluation.roc import measure, roc_points, video_aucs
+from stages.evaluation.roc import measure
 from stages.evaluation.search import settle
 from stages.evaluation.tables import label_hash, rows_by, with_truth
 from stages.io.files import replacing
-from stages.io.frames import FrameStore
 from stages.params import Params, load, recipe_module
 from stages.recipes import Fusion
-from stages.videos import FRAMES
 
 T = TypeVar("T")
-SHOWN, APART = 5, 25  # frames of highest score that are drawn, and how many frames lie between two of one video
 MASKS = Path("data/masks")
-Judged = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Score, abnormal and video of each judged frame."""
 
 
 @command
@@ -79,14 +74,14 @@ def main() -> str:
             if name:
                 judged[key] = _judge(fused[key], truths[name], name)
 
-    rings = {}
+    alarmed = {}
     every_length = videos.set_index("video")["frames"].to_dict()
     fps = videos.set_index("video")["fps"].to_dict()
     for name in truths or [""]:
         key = rungs["honest"], name
         rows = of_checkpoint(scores, settled[key].checkpoint)
         bar = threshold(rows, settled[key], sigma, every_length, params.evaluate.quantile)
-        rings[name] = _alarms(fused[key], judged[key][1] if name else None, bar, params.evaluate.quantile, fps)
+        alarmed[name] = _alarms(fused[key], judged[key][1] if name else None, bar, params.evaluate.quantile, fps)
 
     notes = _notes(params, card, bool(truths))
     metrics: dict[str, Any] = {"method": method, "dataset": params.dataset, "seed": params.seed}
@@ -101,7 +96,7 @@ def main() -> str:
             rung: _unnested({name: roc_auc_score(judged[rung, name][1], judged[rung, name][0]) for name in truths})
             for rung in ladder
         }
-    metrics["alarms"] = _unnested(rings)
+    metrics["alarms"] = _unnested(alarmed)
     if ladder[rungs["honest"]].frames == "objects":
         key = rungs["honest"], next(iter(truths), "")
         metrics |= _regions(scored_objects(scores, settled[key]), lengths)
@@ -118,12 +113,12 @@ def main() -> str:
         folder.mkdir()
         drawn = {name: judged[rungs[params.protocol], name] for name in truths}
         key = rungs[params.protocol], next(iter(truths), "")
-        _draw_scores(folder, params.protocol, fused[key], truths, drawn, title(f"{params.protocol} protocol"))
-        _draw_highlights(folder, scores, settled[key], fused[key], truths, title(f"{params.protocol} protocol"))
+        draw_scores(folder, params.protocol, fused[key], truths, drawn, title(f"{params.protocol} protocol"))
+        draw_highlights(folder, scores, settled[key], fused[key], truths, title(f"{params.protocol} protocol"))
         if truths:
             both = {(protocol, name): judged[rung, name] for protocol, rung in rungs.items() for name in truths}
-            _draw_roc(folder, both, title("both protocols"))
-            _draw_checkpoints(folder, {name: curves[rungs["paper"], name] for name in truths}, title("paper protocol"))
+            draw_roc(folder, both, title("both protocols"))
+            draw_checkpoints(folder, {name: curves[rungs["paper"], name] for name in truths}, title("paper protocol"))
     with replacing("metrics/recipe.yaml") as path:
         YAML().dump({"dataset": params.dataset, "seed": params.seed, method: recipe.model_dump()}, path)
     with replacing("metrics/metrics.json") as path:
@@ -158,7 +153,7 @@ def _measures(judged: Judged, seed: int) -> dict[str, Any]:
 def _alarms(
     fused: pd.DataFrame, abnormal: np.ndarray | None, bar: float | None, quantile: float, fps: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The threshold, and what it is worth; without labels, how often it rings."""
+    """The threshold, and what it is worth; without labels, how often it is passed."""
     if bar is None:
         return {"threshold": None, "reason": "it takes scores of normal training frames, and the method gives none"}
     if abnormal is None:
@@ -216,75 +211,6 @@ def _notes(params: Params, card: Mapping[str, Any], labelled: bool) -> list[str]
     if params.evaluate.smooth:
         notes.append(f"smoothed over past and future frames, sigma {params.evaluate.smooth:g}")
     return notes
-
-
-def _draw_scores(
-    folder: Path,
-    protocol: str,
-    fused: pd.DataFrame,
-    truths: Mapping[str, pd.DataFrame],
-    judged: Mapping[str, Judged],
-    title: str,
-) -> None:
-    table = fused.assign(index=range(len(fused)))[["video", "frame", "index", "score"]]
-    for name in truths:
-        column = "abnormal" if len(truths) == 1 else f"abnormal_{name}"
-        table[column] = judged[name][1].astype(int)
-    table.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-    aucs = {name: video_aucs(*judged[name]) for name in truths}
-    figure = score_figure(fused, truths, aucs, COLOURS[protocol], title)
-    figure.savefig(folder / "scores.png", metadata={"Software": None})
-
-
-def _draw_roc(folder: Path, judged: Mapping[tuple[str, str], Judged], title: str) -> None:
-    curves = {key: roc_points(score, abnormal) for key, (score, abnormal, _) in judged.items()}
-    for protocol in COLOURS:  # a file each, since `dvc plots` draws a file as one line
-        parts = [
-            pd.DataFrame({"label_set": name, "fpr": fpr, "tpr": tpr})
-            for (own, name), (fpr, tpr) in curves.items()
-            if own == protocol
-        ]
-        pd.concat(parts).to_csv(folder / f"roc_{protocol}.csv", index=False, float_format="%.6g")
-    aucs = {key: roc_auc_score(abnormal, score) for key, (score, abnormal, _) in judged.items()}
-    figure = roc_figure(curves, aucs, title)
-    figure.savefig(folder / "roc.png", metadata={"Software": None})
-
-
-def _draw_highlights(
-    folder: Path,
-    scores: pd.DataFrame,
-    fusion: Fusion,
-    fused: pd.DataFrame,
-    truths: Mapping[str, pd.DataFrame],
-    title: str,
-) -> None:
-    """The frames of highest score, and their boxes where objects are scored; nothing where there are no frames."""
-    objects = scored_objects(scores, fusion) if fusion.frames == "objects" else None
-    shown = []
-    highest = highest_frames(fused, SHOWN, APART)
-    for video, frame, score in zip(highest["video"], highest["frame"], highest["score"], strict=True):
-        store = FRAMES / f"{video}.arrow"
-        if not store.exists():  # a data set of features alone
-            return
-        said = []
-        for name, truth in truths.items():
-            abnormal = truth.loc[(truth["video"] == video) & (truth["frame"] == frame), "abnormal"]
-            said.append(f"{'abnormal' if abnormal.any() else 'normal'} ({name})")
-        text = "\n".join([f"{video}, frame {frame}: score {score:.3g}", *said])
-        inside = None
-        if objects is not None:
-            inside = objects.loc[(objects["video"] == video) & (objects["frame"] == frame)]
-        shown.append((text, FrameStore(store)[int(frame)][..., ::-1], inside))
-    figure = highlights_figure(shown, title)
-    figure.savefig(folder / "highlights.png", metadata={"Software": None})
-
-
-def _draw_checkpoints(folder: Path, curves: Mapping[str, pd.DataFrame], title: str) -> None:
-    """What each checkpoint reaches, where the paper's rule takes the best."""
-    table = pd.concat([curve.assign(label_set=name) for name, curve in curves.items()], ignore_index=True)
-    if len(table):
-        table.to_csv(folder / "checkpoints.csv", index=False, float_format="%.6g")
-        checkpoint_figure(curves, title).savefig(folder / "checkpoints.png", metadata={"Software": None})
 
 
 def _unnested(by_label_set: dict[str, T]) -> T | dict[str, T]:

@@ -140,8 +140,11 @@ def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
 
 
 def _measures(judged: Judged, seed: int) -> dict[str, Any]:
-    """The measures, and behind each that has one its interval."""
-    ranges = {f"{key}_interval": value for key, value in intervals(*judged, seed).items()}
+    """The measures, and behind each that has one its interval, named since `dvc metrics show` leaves lists out."""
+    ranges = {
+        f"{key}_interval": found and dict(zip(("low", "high"), found, strict=True))
+        for key, found in intervals(*judged, seed).items()
+    }
     found: dict[str, Any] = {}
     for key, value in measure(*judged).items():
         found[key] = value

@@ -76,7 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "flow").mkdir()
-        for index, (_, flow) in enumerate(prepared(frames, np.load(vectors, mmap_mode="r"), reduce)):
+        for index, (_, flow) in enumerate(
+            prepared((frames[i] for i in range(len(frames))), np.load(vectors, mmap_mode="r"), reduce)
+        ):
             np.save(folder / "flow" / f"{index}.npy", flow)
         (folder / "original").mkdir()
         made = folder / "ours.npy"

@@ -14,8 +14,8 @@ of a whole folder, pandas leaves out files whose names begin with an underscore 
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,43 +115,54 @@ def find_boxes(video: str, path: Path, frames: Path, recipe: Any, names: tuple[s
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
     store = FrameStore(frames / f"{video}.arrow")
-    rows = []
-    for batch in prefetched(batches(moving_frames(store, recipe.motion, bool(names)), recipe.detector.batch)):
-        found = [NOTHING] * len(batch)
-        if names:
-            detector = network(recipe.source, own_device(names))
-            found = [chosen(one, recipe.detector) for one in detect(detector, [frame for frame, _ in batch])]
-        for (_, moves), detections in zip(batch, found, strict=True):
-            moving = motion_boxes(moves, detections.boxes, recipe.motion.area, recipe.motion.extend)
-            rows.append({"detector": detections, "motion": unscored(moving)})
-    return write_boxes(video, path, rows)
+    grey = store.grey and not names  # a detector wants three channels; for motion one gives the same
+    moving = moving_frames((store.read(index, grey) for index in range(len(store))), recipe.motion)
+    rows = found_boxes(prefetched(batches(moving, recipe.detector.batch)), recipe, own_device(names) if names else "")
+    return write_boxes(video, path, list(rows))
 
 
-def moving_frames(
-    store: FrameStore, motion: Any, colour: bool
-) -> Iterator[tuple[UInt8[np.ndarray, "H W *C"], UInt8[np.ndarray, "H W"]]]:
-    """Yield each frame with its motion map; every frame is decoded and blurred once.
+Moving = tuple[UInt8[np.ndarray, "H W *C"], UInt8[np.ndarray, "H W"]]
+"""A frame and its motion map."""
+
+
+def moving_frames(images: Iterable[UInt8[np.ndarray, "H W *C"]], motion: Any) -> Iterator[Moving]:
+    """Yield each frame with its motion map, as soon as the frame after it is there; every frame is blurred once.
 
     Args:
-        store: of the video.
+        images: the frames of a video.
         motion: the part `boxes.motion` of params.yaml.
-        colour: three channels even for a grey video, where one gives the same motion map.
     """
-    grey = store.grey and not colour
-    frame = store.read(0, grey)
-    before = centre = blurred(frame, motion.blur)
-    for index in range(len(store)):
-        following, after = frame, centre
-        if index + 1 < len(store):
-            following = store.read(index + 1, grey)
-            after = blurred(following, motion.blur)
+    before = after = None
+    followed: Any = pairwise(chain(images, [None]))
+    for frame, following in followed:
+        centre = blurred(frame, motion.blur) if after is None else after
+        before = centre if before is None else before
+        after = centre if following is None else blurred(following, motion.blur)
         yield frame, motion_map(before, centre, after, motion.threshold, motion.difference)
-        frame, before, centre = following, centre, after
+        before = centre
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     """Take items by `size`; the last batch may be smaller."""
     return iter(lambda: list(islice(items, size)), [])
+
+
+def found_boxes(moving: Iterable[list[Moving]], recipe: Any, where: str) -> Iterator[dict[str, Detections]]:
+    """Yield the boxes of each frame, by origin.
+
+    Args:
+        moving: batches of frames, as the detector takes them.
+        recipe: the section `boxes`, resolved.
+        where: names the detector's device; "" for motion boxes alone.
+    """
+    for batch in moving:
+        found = [NOTHING] * len(batch)
+        if where:
+            detector = network(recipe.source, where)
+            found = [chosen(one, recipe.detector) for one in detect(detector, [frame for frame, _ in batch])]
+        for (_, moves), detections in zip(batch, found, strict=True):
+            boxes = motion_boxes(moves, detections.boxes, recipe.motion.area, recipe.motion.extend)
+            yield {"detector": detections, "motion": unscored(boxes)}
 
 
 @functools.cache

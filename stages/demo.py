@@ -1,6 +1,6 @@
 """Make the demo data set.
 
-reads  params.yaml: seed, demo
+reads  params.yaml: demo
 writes data/raw/demo: train/, test/, weak/ (NN.mkv), labels.parquet, masks/, tracks.parquet, boxes.parquet, flow/
 
     labels   video, frame, abnormal; of every video
@@ -40,11 +40,11 @@ def main() -> str:
     params = load()
     made = RAW / "demo"
     with replacing(made) as folder:
-        make(folder, params.demo, params.seed, params.workers)
-    return f"seed {params.seed} -> {made}"
+        make(folder, params.demo, params.workers)
+    return f"seed {params.demo.seed} -> {made}"
 
 
-def make(folder: Path, demo: Demo, seed: int, workers: int) -> None:
+def make(folder: Path, demo: Demo, workers: int) -> None:
     """Write the data set into a folder."""
     counts = {"train": demo.train_videos, "test": demo.test_videos, "weak": demo.train_videos}
     anomalies = [scenario for scenario in SCENARIOS if scenario]
@@ -53,7 +53,7 @@ def make(folder: Path, demo: Demo, seed: int, workers: int) -> None:
         cycle = {"train": [[]], "test": SCENARIOS, "weak": anomalies}[kind]
         videos += [(f"{kind}/{index + 1:02d}", cycle[index % len(cycle)]) for index in range(count)]
     run = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), len(videos)), return_as="generator")
-    tables = run(joblib.delayed(make_video)(folder, name, scenario, demo, seed) for name, scenario in videos)
+    tables = run(joblib.delayed(make_video)(folder, name, scenario, demo) for name, scenario in videos)
     labels, tracks = zip(*tqdm(tables, "demo", len(videos), unit="video", disable=None), strict=True)
     pd.concat(labels, ignore_index=True).to_parquet(folder / "labels.parquet", index=False)
     table = pd.concat(tracks, ignore_index=True)
@@ -63,13 +63,13 @@ def make(folder: Path, demo: Demo, seed: int, workers: int) -> None:
 
 
 def make_video(
-    folder: Path, name: str, scenario: list[tuple[str, float]], demo: Demo, seed: int
+    folder: Path, name: str, scenario: list[tuple[str, float]], demo: Demo
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write one video with its masks and flow; return its labels and its tracks."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     kind, number = name.split("/")
-    background = empty_plaza(demo.height, demo.width, np.random.default_rng(seed))
-    rng = np.random.default_rng((seed, FOLDERS.index(kind), int(number)))
+    background = empty_plaza(demo.height, demo.width, np.random.default_rng(demo.seed))
+    rng = np.random.default_rng((demo.seed, FOLDERS.index(kind), int(number)))
     made = film(background, demo.frames, scenario, rng)
     for part in (kind, f"masks/{kind}", f"flow/{kind}"):
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ is a `stages.recipes.flow.Flow` without the word `published`.
 import argparse
 import functools
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float16, Float32, UInt8
 from torch import Tensor, nn
 from torchvision.models import optical_flow
 
@@ -42,6 +42,7 @@ MULTIPLE = {"dis": 1, "flownet2": 64, "flownet2_sd": 64, "raft_large": 8, "raft_
 LEAST = {"raft_large": 128, "raft_small": 128}
 """Pixels; below, RAFT's correlation pyramid has no top."""
 LARGEST = float(np.finfo(np.float16).max)
+Image = UInt8[np.ndarray, "H W 3"]
 
 
 @command
@@ -98,13 +99,6 @@ def check_size(name: str, recipe: Any) -> None:
         )
 
 
-def pairs_of(frames: int, first: str) -> list[tuple[int, int]]:
-    """Which two frames each frame's flow is computed from, first to second."""
-    last = frames - 1
-    pairs = [(i, i + 1) for i in range(last)] + [(max(last - 1, 0), last)]
-    return [(0, 0), *pairs[1:]] if first == "self" else pairs
-
-
 def write_flow(video: str, path: Path, store: Path, recipe: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Write a video's flow; each frame is decoded once, each pair computed once.
 
@@ -113,49 +107,66 @@ def write_flow(video: str, path: Path, store: Path, recipe: Any, names: tuple[st
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
     frames, size = FrameStore(store), (recipe.width, recipe.height)
-    pairs = pairs_of(len(frames), recipe.first)
     images = prefetched((cv2.resize(frames[i], size) for i in range(len(frames))), ahead=2 * recipe.batch)
-    flows = estimated(paired(images, dict.fromkeys(pairs)), recipe, own_device(names))
     shape = (len(frames), recipe.height // recipe.reduce, recipe.width // recipe.reduce, 2)
-    total, largest, flow = 0.0, 0.0, np.empty(0)
+    total, largest = 0.0, 0.0
     # written as a stream, since a full disk under a writable memory map kills the process
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        for i, pair in enumerate(pairs):
-            if i == 0 or pair != pairs[i - 1]:
-                flow = next(flows)
-            if not (np.abs(flow) <= LARGEST).all():
-                raise VigilError(
-                    f"{video}: {recipe.network} gives a flow of frame {i} that is not finite, or longer than "
-                    f"{LARGEST:.0f} pixels: its weights do not fit, or are damaged"
-                )
-            file.write(flow.astype("<f2", order="C").data)
+        for i, flow in enumerate(flows(images, recipe, own_device(names))):
+            file.write(halved(flow, f"{video}: {recipe.network} gives a flow of frame {i}").data)
             length = np.linalg.norm(flow, axis=-1)
             total += float(length.mean())
             largest = max(largest, float(length.max()))
     return {"frames": len(frames), "mean": round(total / len(frames), 4), "largest": round(largest, 4)}
 
 
-def paired(
-    images: Iterator[UInt8[np.ndarray, "H W 3"]], wanted: Iterable[tuple[int, int]]
-) -> Iterator[UInt8[np.ndarray, "2 H W 3"]]:
-    """The wanted pairs of consecutive or equal frames, in order, from one pass over all frames."""
-    at, before = 0, (image := next(images))
-    for one, two in wanted:
-        while at < two:
-            at, before, image = at + 1, image, next(images)
-        yield np.stack([image if one == two else before, image])
+def flows(images: Iterable[Image], recipe: Any, where: str) -> Iterator[Float32[np.ndarray, "h w 2"]]:
+    """The flow of every frame, computed in batches on the device that `where` names.
 
-
-def estimated(
-    pairs: Iterator[UInt8[np.ndarray, "2 H W 3"]], recipe: Any, where: str
-) -> Iterator[Float32[np.ndarray, "h w 2"]]:
-    """The flow of each pair, computed in batches on the device that `where` names."""
+    With a batch of one a frame's flow is there as soon as the frame after it.
+    """
+    pairs, flow = paired(images, recipe.first), np.empty(0)
     while batch := list(islice(pairs, recipe.batch)):
-        if recipe.network == "dis":
-            yield from (reduced(dis_flow(*pair), recipe.reduce) for pair in batch)
+        found = estimated([pair for pair in batch if pair], recipe, where)
+        for pair in batch:
+            flow = next(found) if pair else flow
+            yield flow
+
+
+def paired(images: Iterable[Image], first: str) -> Iterator[tuple[Image, Image] | None]:
+    """The two frames that each frame's flow is computed from, as soon as they are there.
+
+    Frame i has (i, i + 1), frame 0 with `first: self` (0, 0). The last frame has the pair before, for which stands None
+    where that was given already.
+    """
+    before: Any = None
+    followed: Any = pairwise(chain(images, [None]))
+    for index, (image, following) in enumerate(followed):
+        if index == 0 and (first == "self" or following is None):
+            yield image, image
+        elif following is not None:
+            yield image, following
         else:
-            yield from network_flow(np.stack(batch), recipe, where)
+            yield (before, image) if index == 1 and first == "self" else None
+        before = image
+
+
+def estimated(pairs: Sequence[tuple[Image, Image]], recipe: Any, where: str) -> Iterator[Float32[np.ndarray, "h w 2"]]:
+    """The flow of each pair."""
+    if recipe.network == "dis":
+        yield from (reduced(dis_flow(*pair), recipe.reduce) for pair in pairs)
+    elif pairs:
+        yield from network_flow(np.stack([np.stack(pair) for pair in pairs]), recipe, where)
+
+
+def halved(flow: Float32[np.ndarray, "h w 2"], what: str) -> Float16[np.ndarray, "h w 2"]:
+    """Flow as it is stored. Raises VigilError, beginning with `what`, for a value that float16 cannot hold."""
+    if not (np.abs(flow) <= LARGEST).all():
+        raise VigilError(
+            f"{what} that is not finite, or longer than {LARGEST:.0f} pixels: its weights do not fit, or are damaged"
+        )
+    return flow.astype("<f2", order="C")
 
 
 def dis_flow(one: UInt8[np.ndarray, "H W 3"], two: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 2"]:

@@ -18,7 +18,9 @@ import av
 import cv2
 import numpy as np
 import pandas as pd
+from av.container import InputContainer
 from av.error import FFmpegError
+from jaxtyping import UInt8
 
 from stages.command import VigilError, command
 from stages.datasets import RAW, find_labels, find_videos, layout
@@ -26,10 +28,10 @@ from stages.datasets.common import Labels, Truth, Video
 from stages.datasets.weak import feature_frames
 from stages.io.files import file_hash, replacing
 from stages.io.frames import ImageError, Stored, image_form, write_store
+from stages.io.masks import MASKS
 from stages.params import load
 from stages.videos import DATA, FRAMES, VIDEOS, per_video
 
-MASKS = DATA / "masks"
 PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -172,26 +174,43 @@ def decoded(path: Path) -> Iterator[bytes]:
     Raises FFmpegError or ImageError where a frame is damaged or the file ends before its declared end.
     """
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        declared, exact = stream.frames, stream.frames > 0
-        if not exact and container.duration and stream.average_rate:
-            declared = int(container.duration / av.time_base * stream.average_rate * 0.99) - 1
-        count = 0
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise ImageError(f"damaged after frame {count}")
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise ImageError(f"frame {count} is damaged")
-                pixels = frame.to_ndarray(format="gray" if frame.format.name == "gray" else "bgr24")
-                pixels = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
-                yield cv2.imencode(".png", pixels, PNG_FAST)[1].tobytes()
-                count += 1
+        for _, pixels in whole_frames(container):
+            yield cv2.imencode(".png", pixels, PNG_FAST)[1].tobytes()
+
+
+def whole_frames(container: InputContainer) -> Iterator[tuple[float | None, UInt8[np.ndarray, "H W *C"]]]:
+    """Yield presentation time in seconds, None where there is none, and pixels of each frame of an open video file.
+
+    Upright, blue first, (H, W) where the file is grey. Raises FFmpegError or ImageError where a frame is damaged or the
+    file ends before its declared end.
+    """
+    stream = container.streams.video[0]
+    declared, exact = stream.frames, stream.frames > 0
+    if not exact and container.duration and stream.average_rate:
+        # Matroska's duration counts from 0, also where the first frame comes later
+        seconds = (container.duration - max(container.start_time or 0, 0)) / av.time_base
+        declared = int(seconds * stream.average_rate * 0.99) - 1
+    count = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ImageError(f"damaged after frame {count}")
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise ImageError(f"frame {count} is damaged")
+            yield frame.time, upright(frame)
+            count += 1
     if count < declared:
+        path = Path(container.name)
         raise ImageError(
             f"ends after {count} frames, {'declares' if exact else 'its length means at least'} {declared}; if it is "
             f"whole, make it consistent: ffmpeg -i {path.name} -c:v ffv1 {path.stem}.mkv"
         )
+
+
+def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W *C"]:
+    """A decoded frame's pixels, blue first, (H, W) where it is grey, turned as the video says."""
+    pixels = frame.to_ndarray(format="gray" if frame.format.name == "gray" else "bgr24")
+    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
 
 
 def estimated_size(video: Video) -> int:

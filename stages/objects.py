@@ -12,6 +12,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,7 +126,7 @@ def cut_objects(
     Raises VigilError where a box is of a frame that the video does not have.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
-    frames, kind = FrameStore(store), object_type(recipe.context, recipe.size)
+    frames = FrameStore(store)
     boxes = pd.read_parquet(table, columns=["frame", *SIDES]).sort_values("frame", kind="stable")
     if len(boxes) and not 0 <= boxes.frame.iloc[0] <= boxes.frame.iloc[-1] < len(frames):
         raise VigilError(
@@ -133,45 +134,69 @@ def cut_objects(
             "run `dvc repro stages/dvc.yaml:boxes` again"
         )
     corners, first = boxes[SIDES].to_numpy(np.float32), np.searchsorted(boxes.frame, np.arange(len(frames) + 1))
+    of_frames = (corners[start:stop] for start, stop in pairwise(first))
+    images = (frames[index] for index in range(len(frames)))
     objects, inside = 0, 0
     with open(path, "wb") as file:
-        write_header(file, kind, 0)
-        around = windows(prepared(frames, np.load(vectors, mmap_mode="r"), reduce), len(frames), recipe.context)
-        for index, window in enumerate(around):
-            found = cut(window, corners[first[index] : first[index + 1]], kind)
-            found["frame"] = index
-            moving = found[energy(found["flow"]) > recipe.motion]
+        write_header(file, object_type(recipe.context, recipe.size), 0)
+        for moving, still in objects_of(images, np.load(vectors, mmap_mode="r"), of_frames, reduce, recipe):
             file.write(moving.data)
-            inside += len(found)
+            inside += len(moving) + still
             objects += len(moving)
-        write_header(file, kind, objects)
+        write_header(file, object_type(recipe.context, recipe.size), objects)
     return {"frames": len(frames), "objects": objects, "empty": len(boxes) - inside, "still": inside - objects}
 
 
+def objects_of(
+    images: Iterable[UInt8[np.ndarray, "H W 3"]],
+    vectors: Iterable[Float16[np.ndarray, "h w 2"]],
+    boxes: Iterable[Float32[np.ndarray, "_ 4"]],
+    reduce: int,
+    recipe: Any,
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield each frame's objects, and how many boxes with a pixel inside the frame do not move.
+
+    A frame's objects are there as soon as the last frame of its window, and that one's flow.
+
+    Args:
+        images: the frames of a video.
+        vectors: their flow.
+        boxes: x1, y1, x2, y2 of each frame.
+        reduce: by how much `vectors` are smaller than what their unit is.
+        recipe: the section `objects`, resolved.
+    """
+    kind = object_type(recipe.context, recipe.size)
+    around = windows(prepared(images, vectors, reduce), recipe.context)
+    for index, (corners, window) in enumerate(zip(boxes, around, strict=True)):
+        found = cut(window, corners, kind)
+        found["frame"] = index
+        moving = found[energy(found["flow"]) > recipe.motion]
+        yield moving, len(found) - len(moving)
+
+
 def prepared(
-    frames: FrameStore, vectors: Float16[np.ndarray, "F h w 2"], reduce: int
+    images: Iterable[UInt8[np.ndarray, "H W 3"]], vectors: Iterable[Float16[np.ndarray, "h w 2"]], reduce: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float32[np.ndarray, "H W 2"]]]:
     """Yield each frame, and its flow scaled to the frame's size; its vectors keep their length, as STATE's do."""
-    for index in range(len(frames)):
-        flow = full_size(vectors[index : index + 1], reduce)[0].permute(1, 2, 0).numpy()
-        yield frames[index], cv2.resize(flow, (frames.width, frames.height))
+    for image, stored in zip(images, vectors, strict=True):
+        flow = full_size(stored[None], reduce)[0].permute(1, 2, 0).numpy()
+        yield image, cv2.resize(flow, image.shape[1::-1])
 
 
-def windows(items: Iterable[T], count: int, context: int) -> Iterator[list[T]]:
-    """Yield, for each of `count` items, the 2 * context + 1 items around it, from one pass over all.
+def windows(items: Iterable[T], context: int) -> Iterator[list[T]]:
+    """Yield, for each item, the 2 * context + 1 items around it, as soon as the last of them is there.
 
     The window of an item near an end is that of the nearest item with `context` items on both sides (STATE's "elastic"
     border). Where there are fewer items than a window has, the last one is repeated.
     """
-    iterator, length = iter(items), 2 * context + 1
+    length, taken = 2 * context + 1, 0
     window: deque[T] = deque(maxlen=length)
-    taken = 0
-    for index in range(count):
-        last = min(max(index, context) + context, count - 1)
-        while taken <= last:
-            window.append(next(iterator))
-            taken += 1
-        yield [*window, *[window[-1]] * (length - len(window))]
+    for taken, item in enumerate(items, 1):
+        window.append(item)
+        if taken >= length:
+            yield from repeat([*window], context + 1 if taken == length else 1)
+    if window:
+        yield from repeat([*window, *[window[-1]] * (length - taken)], context if taken >= length else taken)
 
 
 def cut(

@@ -8,6 +8,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
@@ -38,6 +39,7 @@ class Section(BaseModel):
 class Demo(Section):
     """The made data set: sizes in videos, frames and pixels."""
 
+    seed: Annotated[int, Field(ge=0)]
     train_videos: Annotated[int, Field(ge=1)]
     test_videos: Annotated[int, Field(ge=1)]
     frames: Annotated[int, Field(ge=30)]
@@ -84,6 +86,15 @@ class Params(BaseModel):
     def recipe(self, name: str) -> Any:
         """A method's or extractor's section, each `published` replaced by the published value for the data set."""
         return resolve(self.sections[name], recipe_module(name).PUBLISHED, self.dataset, name)
+
+    def rests_on(self, method: str) -> dict[str, str]:
+        """Which extractors a method rests on: choice in params.yaml -> its value. What is imported has no others."""
+        paths = [path.split(".") for path in getattr(recipe_module(method), "RESTS_ON", {})]
+        found: dict[tuple, Any] = {tuple(path): reduce(getattr, path[1:], self.sections[path[0]]) for path in paths}
+        imported = {path[0] for path, choice in found.items() if choice == "imported"}
+        return {
+            ".".join(path): choice for path, choice in found.items() if choice == "imported" or path[0] not in imported
+        }
 
 
 def recipes() -> list[str]:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ class Run:
     def pixels(self, videos: pd.DataFrame, size: int) -> dict[str, np.ndarray]:
         """Videos as memory-mapped uint8 (frames, size, size, C)."""
         return open_pixels(videos, FRAMES, size, self.workers)
+
+    def keyed_by(self, files: Iterable[Path]) -> "Run":
+        """The run with a scratch folder for these files as they are now: with other ones it begins anew.
+
+        They are too large to be read for their hash; a file that is written again has another time. One that is missing
+        is an error where it is read.
+        """
+        states = [(file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None for file in files]
+        scratch = self.scratch / hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+        scratch.mkdir(exist_ok=True)
+        return replace(self, scratch=scratch)
 
     def score_videos(
         self,

@@ -10,14 +10,15 @@ background.
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 
@@ -85,16 +86,25 @@ def segment(video: str, path: Path, frames: Path, scratch: Path, key: str, recip
     with open(path, "wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (len(images), len(CLASSES), side, side)}
         np.lib.format.write_array_header_1_0(file, header)
-        if recipe.network == "motion":
-            for logits in motion_logits(images):
-                file.write(logits.astype(np.float16).tobytes())
-        else:
-            for logits in deeplab_logits(images, network(own_device(names)), recipe.batch):
-                file.write(logits.half().cpu().numpy().tobytes())
+        batches = (np.array(images[start : start + recipe.batch]) for start in range(0, len(images), recipe.batch))
+        for logits in segmented(prefetched(batches), recipe.network, own_device(names)):
+            file.write(logits.tobytes())
     return {"frames": len(images)}
 
 
-def motion_logits(images: UInt8[np.ndarray, "T S S C"]) -> Iterator[Float[np.ndarray, "21 s s"]]:
+def segmented(
+    batches: Iterable[UInt8[np.ndarray, "_ S S C"]], name: str, where: str
+) -> Iterator[Float16[np.ndarray, "21 s s"]]:
+    """Yield each frame's logits as they are stored, by the network `name` on the device that `where` names."""
+    if name == "motion":
+        for logits in motion_logits(chain.from_iterable(batches)):
+            yield logits.astype(np.float16)
+    else:
+        for found in deeplab_logits(batches, network(where)):
+            yield from found.half().cpu().numpy()
+
+
+def motion_logits(images: Iterable[UInt8[np.ndarray, "S S C"]]) -> Iterator[Float[np.ndarray, "21 s s"]]:
     """Yield logits from the difference to the frame before: no frame after it is looked at; frame 0 is background.
 
     A cell of 8x8 pixels that differs by `STILL` grey levels on average is as likely background as person.
@@ -114,17 +124,17 @@ def motion_logits(images: UInt8[np.ndarray, "T S S C"]) -> Iterator[Float[np.nda
 
 
 def deeplab_logits(
-    images: UInt8[np.ndarray, "T S S C"], deeplab: nn.Module, batch: int
+    batches: Iterable[UInt8[np.ndarray, "_ S S C"]], deeplab: nn.Module
 ) -> Iterator[Float[Tensor, "B 21 s s"]]:
-    """Yield DeepLabv3's logits at an eighth of the resolution, `batch` frames at a time.
+    """Yield DeepLabv3's logits at an eighth of the resolution.
 
     The network sees what MAMA feeds it: blue first, -1..1, without ImageNet's normalisation (spec of the published
     checkpoints; a network that is fed differently gives other labels than they were trained with).
     """
     where = next(deeplab.parameters()).device
     backbone, classifier = deeplab.get_submodule("backbone"), deeplab.get_submodule("classifier")
-    for chunk in prefetched(np.array(images[start : start + batch]) for start in range(0, len(images), batch)):
-        x = torch.from_numpy(chunk).to(where).permute(0, 3, 1, 2)
+    for images in batches:
+        x = torch.from_numpy(images).to(where).permute(0, 3, 1, 2)
         x = x.expand(-1, 3, -1, -1).float() / 127.5 - 1
         with torch.inference_mode():
             yield classifier(backbone(x)["out"])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,13 @@ from stages.command import VigilError
 from stages.io.frames import FrameStore
 from stages.motion import motion_map
 from stages.networks.detectors import Detections
-from stages.recipes.boxes import Detector, Motion
+from stages.recipes.boxes import Detector, Motion, Recipe
 from tests.conftest import moving_square, set_params
 from tests.golden import SHARED, needs_ped2
 
 VIDEOS = ["train/1", "train/2", "test/1", "test/2"]
 MOTION = Motion(difference="saturate", blur=1, threshold=30, area=20, extend=0)
+DETECTOR = Detector(score=0.5, area=100, cover=0.6, batch=1)
 
 
 @pytest.fixture
@@ -260,10 +262,9 @@ def test_a_detectors_boxes_come_first_and_keep_motion_out(project, monkeypatch):
 
 
 def test_which_detections_are_chosen():
-    rule = Detector(score=0.5, area=100, cover=0.6, batch=1)
     boxes = np.array([[0, 0, 20, 20], [30, 0, 39, 9], [30, 0, 38, 9], [60, 0, 80, 8]], np.float32)
     scores = np.array([0.6, 0.51, 0.9, 0.5], np.float32)
-    found = chosen(Detections(boxes, scores, ["a", "b", "c", "d"]), rule)
+    found = chosen(Detections(boxes, scores, ["a", "b", "c", "d"]), DETECTOR)
     assert found.classes == ["b", "a"]  # c has 90 pixels, d is not above the score
     assert (found.boxes == boxes[[1, 0]]).all()
     assert (found.scores == scores[[1, 0]]).all()
@@ -274,7 +275,7 @@ def test_the_ends_of_a_video_repeat_its_first_and_last_frame(prepared):
     faint = MOTION.model_copy(update={"threshold": 6})  # the noise's differences lie on both sides of it
     ends = [store[0], *(store[i] for i in range(14)), store[13]]
     expected = [motion_map(*ends[i : i + 3], 6, "saturate") for i in range(14)]
-    found = [moves for _, moves in moving_frames(store, faint, False)]
+    found = [moves for _, moves in moving_frames((store[i] for i in range(14)), faint)]
     assert (np.stack(found) == np.stack(expected)).all()
     assert 0.2 < np.mean(found[13] > 0) < 0.8
 
@@ -290,20 +291,29 @@ def test_every_frame_is_decoded_and_blurred_once(prepared, monkeypatch, colour):
 
         return count
 
-    store = FrameStore("data/frames/train/1.arrow")
-    expected = [store.read(i) for i in range(len(store))]
     monkeypatch.setattr(FrameStore, "read", counted("read", FrameStore.read))
     monkeypatch.setattr(stage, "blurred", counted("blurred", stage.blurred))
-    frames = [frame for frame, _ in moving_frames(store, MOTION, colour)]
-    assert (np.stack(frames) == np.stack(expected)).all()
+    if colour:
+        monkeypatch.setattr(stage, "detect", lambda network, frames: [stage.NOTHING] * len(frames))
+        monkeypatch.setattr(stage, "network", lambda source, where: None)
+    recipe = Recipe(source="faster_rcnn" if colour else "motion", detector=DETECTOR, motion=MOTION)
+    counted_boxes = stage.find_boxes("train/1", Path("made.parquet"), Path("data/frames"), recipe, ("cpu",) * colour)
+    assert counted_boxes["frames"] == 14
     assert counts == {"read": 14, "blurred": 14}
+
+
+def test_a_frames_motion_is_known_with_the_frame_after_it():
+    pulled = []
+    frames = (pulled.append(i) or np.full((8, 8), 20 * i, np.uint8) for i in range(5))
+    assert [len(pulled) for _ in moving_frames(frames, MOTION)] == [2, 3, 4, 5, 5]
+    assert list(moving_frames(iter([]), MOTION)) == []
 
 
 def test_a_video_of_one_frame_does_not_move(tmp_path):
     from stages.io.frames import write_store
 
     write_store(tmp_path / "a.arrow", moving_square(1, 2, 0), fps=25.0, source="a")
-    [(frame, moves)] = moving_frames(FrameStore(tmp_path / "a.arrow"), MOTION, True)
+    [(frame, moves)] = moving_frames([FrameStore(tmp_path / "a.arrow")[0]], MOTION)
     assert frame.shape == (40, 48, 3)
     assert not moves.any()
 

@@ -90,6 +90,7 @@ def test_mama_is_stored_small_and_begins_with_the_first_pair(small):
 @pytest.mark.parametrize(
     ("frames", "first", "pairs"),
     [
+        (0, "self", []),
         (1, "self", [(0, 0)]),
         (1, "next", [(0, 0)]),
         (2, "self", [(0, 0), (0, 1)]),
@@ -98,11 +99,27 @@ def test_mama_is_stored_small_and_begins_with_the_first_pair(small):
         (4, "next", [(0, 1), (1, 2), (2, 3), (2, 3)]),
     ],
 )
-def test_pairs(frames, first, pairs):
-    assert flow.pairs_of(frames, first) == pairs
-    images = iter([np.full((1, 1, 3), i, np.uint8) for i in range(frames)])
-    found = list(flow.paired(images, dict.fromkeys(pairs)))
-    assert [tuple(pair[:, 0, 0, 0].tolist()) for pair in found] == list(dict.fromkeys(pairs))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pairs(small, monkeypatch, frames, first, pairs, batch):
+    """Each flow is there when the frame after is, each pair is computed once."""
+    computed, pulled = [], []
+
+    def pair_as_flow(one, two):
+        computed.append((one[0, 0, 0].item(), two[0, 0, 0].item()))
+        return np.full((1, 1, 2), computed[-1], np.float32)
+
+    def images():
+        for i in range(frames):
+            pulled.append(i)
+            yield np.full((1, 1, 3), i, np.uint8)
+
+    monkeypatch.setattr(flow, "dis_flow", pair_as_flow)
+    found = []
+    for i, vectors in enumerate(flow.flows(images(), recipe(first=first, reduce=1, batch=batch), "cpu")):
+        found.append((*vectors[0, 0].astype(int).tolist(),))
+        assert batch > 1 or len(pulled) == min(i + 2, frames)
+    assert found == pairs
+    assert computed == list(dict.fromkeys(pairs))
 
 
 def test_a_video_of_one_frame_does_not_move(small, tmp_path):

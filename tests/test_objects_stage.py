@@ -126,7 +126,11 @@ def test_description_and_picture(project):
 
 @given(st.integers(1, 40), st.integers(0, 4))
 def test_windows(count, context):
-    found = list(windows(iter(range(count)), count, context))
+    pulled = []
+    found = []
+    for index, window in enumerate(windows((pulled.append(i) or i for i in range(count)), context)):
+        found.append(window)
+        assert len(pulled) == min(max(index, context) + context + 1, count)
     assert len(found) == count
     for index, window in enumerate(found):
         assert len(window) == 2 * context + 1
@@ -143,7 +147,7 @@ def test_golden_windows(context):
     file = golden("state-foreground")
     found, start = [], 0
     for frames in file.meta["context_lengths"]:
-        found += windows(iter(range(start, start + frames)), frames, context)
+        found += windows(range(start, start + frames), context)
         start += frames
     assert_golden(file, {f"context_elastic_{context}": np.array(found)})
 
@@ -220,7 +224,7 @@ def test_flow_is_scaled_to_the_frame_but_not_its_vectors(project):
     stored = np.zeros((FRAMES, 10, 6, 2), np.float16)
     stored[:, :, 3:] = 4, -8  # the right half moves
     for reduce in (1, 4):  # 40x24 with reduce: 4
-        flows = [flow for _, flow in prepared(frames, stored, reduce)]
+        flows = [flow for _, flow in prepared((frames[i] for i in range(FRAMES)), stored, reduce)]
         assert len(flows) == FRAMES
         assert flows[0].shape == (40, 48, 2)
         assert (flows[5][:, 30:] == (4, -8)).all()

@@ -51,7 +51,7 @@ def test_wrong_values_are_named(tmp_path, old, new, message):
 
 def test_all_problems_come_at_once(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(TEXT.replace("seed: 0", "seed: x").replace("protocol: honest", "protocol: x"))
+    path.write_text(TEXT.replace("seed: 0", "seed: x", 1).replace("protocol: honest", "protocol: x"))
     with pytest.raises(VigilError, match=r"wrong in 2 place\(s\)"):
         params.load(path)
 
@@ -83,6 +83,30 @@ def test_unpublished_value_is_an_error():
         VigilError, match=r"mnad\.fit\.epochs: nothing is published for data set 'ped2' \(only for avenue\)"
     ):
         params.resolve(section, table, "ped2", "mnad")
+
+
+def test_what_a_method_rests_on(tmp_path):
+    found = params.load()
+    assert found.rests_on("mnad") == {}
+    assert found.rests_on("state") == {"flow.state.network": "dis", "boxes.source": "motion"}
+    assert found.rests_on("s3r") == {"features.source": "own", "features.weights": "random"}
+    imported = load(tmp_path, "source: own  ", "source: imported  ")
+    assert imported.rests_on("s3r") == {"features.source": "imported"}
+
+
+@pytest.mark.parametrize("name", params.methods())
+def test_what_needs_no_weights_is_a_choice_of_params_yaml(name):
+    module = params.recipe_module(name)
+    found = params.load().rests_on(name)
+    assert set(getattr(module, "RESTS_ON", {})) == set(found)
+    for path, free in getattr(module, "RESTS_ON", {}).items():
+        section, *keys = path.split(".")
+        for value in free:
+            content = part = params.load().sections[section].model_dump()
+            for key in keys[:-1]:
+                part = part[key]
+            part[keys[-1]] = value
+            params.recipe_module(section).Recipe.model_validate(content)
 
 
 @pytest.mark.parametrize("name", params.recipes())

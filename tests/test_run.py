@@ -1,5 +1,7 @@
 """What a run prepares: which training videos are scored, where interrupted work is kept."""
 
+import os
+
 import pandas as pd
 import pytest
 import torch
@@ -96,3 +98,18 @@ def test_scratch_knows_which_video_is_in_which_split(prepared):
     videos.to_parquet("data/videos.parquet")
     with running(settings, "fit", "mnad") as run:
         assert run.scratch != before
+
+
+def test_scratch_knows_the_files_that_a_run_reads(prepared):
+    paths = [prepared / "one.npy", prepared / "two.npy"]
+    paths[0].write_bytes(b"1")
+    with running(params.load(), "score", "mnad") as run:
+        found = [run.keyed_by(paths).scratch, run.keyed_by(iter(paths)).scratch]  # the second file is not there yet
+        paths[1].write_bytes(b"2")
+        found.append(run.keyed_by(paths).scratch)
+        os.utime(paths[1], ns=(1, 1))
+        found.append(run.keyed_by(paths).scratch)
+        assert all(scratch.is_dir() and scratch.parent == run.scratch for scratch in found)
+        assert run.keyed_by(paths).seed == run.seed
+    assert found[0] == found[1]
+    assert len(set(found)) == 3

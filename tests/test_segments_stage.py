@@ -31,21 +31,21 @@ def test_parameters_are_the_published_ones(deeplab):
 
 def test_scaled_up_logits_are_the_networks_output(deeplab):
     images = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
-    (logits,) = deeplab_logits(images, deeplab, batch=3)
+    (logits,) = deeplab_logits([images], deeplab)
     assert logits.shape == (3, 21, 12, 12)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         expected = deeplab(x)["out"]
     assert torch.equal(interpolate(logits, (96, 96), mode="bilinear"), expected)
-    batches = list(deeplab_logits(images, deeplab, batch=2))
+    batches = list(deeplab_logits([images[:2], images[2:]], deeplab))
     assert [len(batch) for batch in batches] == [2, 1]
     assert torch.allclose(torch.cat(batches), logits, rtol=1e-4, atol=0.01)  # logits of some 100
 
 
 def test_grey_frames_are_fed_as_three_equal_channels(deeplab):
     grey = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 1), np.uint8)
-    (one,) = deeplab_logits(grey, deeplab, 1)
-    (three,) = deeplab_logits(np.repeat(grey, 3, -1), deeplab, 1)
+    (one,) = deeplab_logits([grey], deeplab)
+    (three,) = deeplab_logits([np.repeat(grey, 3, -1)], deeplab)
     assert torch.allclose(one, three, rtol=1e-4, atol=0.01)
 
 
@@ -96,5 +96,5 @@ def test_the_stage_with_published_weights(prepared, deeplab, monkeypatch):
     assert (stored.shape, pixels.shape) == ((14, 21, 8, 8), (14, 64, 64, 3))
     videos = {path.name: path for path in Path("data/scratch/pixels/64").glob("*.npy")}
     assert len(videos) == 4
-    computed = [torch.cat(list(deeplab_logits(np.load(path), deeplab, 5))).numpy() for path in videos.values()]
+    computed = [torch.cat(list(deeplab_logits([np.load(path)], deeplab))).numpy() for path in videos.values()]
     assert min(np.abs(stored - logits).max() for logits in computed) < 0.001 * np.abs(stored).max()

@@ -13,7 +13,7 @@ CARDS = {
         "Videos of your own",
         """
   train/   normal videos: video files (front.mp4) and folders of images (yard/0001.jpg ...), mixed as you like
-  test/    videos to judge, the same way
+  test/    videos to judge, the same way; without it a model can be trained and a video watched, nothing evaluated
   and, to be told how good the judgement is, one of
   labels.csv              columns video,start,end: abnormal frames, counted from 0, both ends in, as many rows
                           a video as it has anomalies; a test video without a row is normal
@@ -24,11 +24,10 @@ CARDS = {
 
 
 def videos(root: Path) -> list[Video]:
-    """All videos in train/ and test/. Raises VigilError where either has none."""
+    """All videos in train/ and test/. Raises VigilError where train/ has none."""
     train, test = collect(root / "train", "train"), collect(root / "test", "test")
-    missing = ["videos in train/"] * (not train) + ["videos in test/"] * (not test)
-    if missing:
-        raise incomplete(root, CARDS["folder"], missing)
+    if not train:
+        raise incomplete(root, CARDS["folder"], ["videos in train/"])
     return train + test
 
 

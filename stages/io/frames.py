@@ -156,8 +156,6 @@ class FrameStore:
 def pixels(store: str | Path, size: int, key: str, scratch: str | Path = SCRATCH) -> UInt8[np.ndarray, "T S S C"]:
     """All frames of a store, resized to size x size, as a read-only memory map; made if it is not there yet.
 
-    The resizing is MNAD's: bilinear, on 8-bit pixels, `cv2.resize`'s default.
-
     Args:
         store: path of a frame store.
         size: pixels, height = width.
@@ -173,8 +171,13 @@ def pixels(store: str | Path, size: int, key: str, scratch: str | Path = SCRATCH
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for index in range(len(frames)):
-                file.write(cv2.resize(frames.read(index, frames.grey), (size, size)).data)
+                file.write(resized(frames.read(index, frames.grey), size).data)
     return np.load(path, mmap_mode="r")
+
+
+def resized(frame: UInt8[np.ndarray, "H W *C"], size: int) -> UInt8[np.ndarray, "S S C"]:
+    """A frame in the size that a method wants, as MNAD does it: bilinear, on 8-bit pixels, `cv2.resize`'s default."""
+    return cv2.resize(frame, (size, size)).reshape(size, size, -1)
 
 
 def open_pixels(

@@ -127,5 +127,6 @@ class STLSTMCell(nn.Module):
 
 fit = partial(memory_guided.fit, Network)
 score = partial(memory_guided.score, Network)
+stream = partial(memory_guided.stream, Network)
 cost_input = partial(memory_guided.cost_input, Network)
 from_authors = memory_guided.from_authors

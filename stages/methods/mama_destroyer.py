@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.clips import Clips
-from stages.command import VigilError
 from stages.io.files import replacing
 from stages.io.models import Model
 from stages.methods import mama_generator
 from stages.methods.blocks import Down, First, Up
+from stages.methods.mama_generator import best, check_finite, keep
 from stages.run import Run, held_out
 from stages.training import resumable_epochs
 from stages.videos import check_space, prefetched
@@ -224,21 +224,11 @@ def fit(run: Run, recipe, generator: Model) -> Model:
         network.train(interval == 0 or recipe.batch_norm == "trained")
         loss = train(run, recipe, clips, steps, predictor, network, optimiser)
         network.eval()
-        error = held_out_loss(network, judge, recipe, run) if judge else np.nan
-        if not np.isfinite(loss) or (judge and not np.isfinite(error)):
-            raise VigilError(
-                f"the loss became {loss}, the held-out loss {error} after {steps.stop} iterations: lower "
-                "mama.destroyer.learning_rate"
-            )
-        mama_generator.keep_best(network, run, error, curve)
-        rows = recorded(network, test, videos.video.to_numpy(), run.device)
-        rows.insert(0, "checkpoint", str(steps.stop))
-        with replacing(run.scratch / f"history-{interval}.parquet") as temporary:
-            rows.to_parquet(temporary, index=False)
-        curve.append({"iterations": steps.stop, "loss": loss, "held_out": error})
-    network.load_state_dict(torch.load(run.scratch / "best.pt", map_location=run.device))
-    history = [pd.read_parquet(run.scratch / f"history-{interval}.parquet") for interval in range(len(curve))]
-    return Model(network.state_dict(), {}, pd.DataFrame(curve), pd.concat(history, ignore_index=True))
+        row: dict[str, int | float] = {"iterations": steps.stop, "loss": loss}
+        error = held_out_loss(network, judge, recipe, run) if judge else None
+        check_finite(row, error, "mama.destroyer")
+        keep(run, network, row, error, recorded(network, test, videos.video.to_numpy(), run.device), curve)
+    return best(run, network, curve)
 
 
 def train(

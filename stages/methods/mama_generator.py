@@ -8,9 +8,8 @@ normal is predicted badly, and its features are transformed badly.
 Shapes: B clips, H = W = size, h = H / 8, D = 8 width channels at the bottleneck, T frames of a video.
 """
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -160,20 +159,12 @@ class Discriminator(nn.Module):
 class Inputs:
     """Clips of some videos with the flow and the labels of their frames, read from memory maps when asked for."""
 
-    def __init__(self, pixels: dict[str, np.ndarray]):
-        """`pixels`: video -> uint8 (T, H, W, C). Raises VigilError where flow or labels are absent or do not fit."""
+    def __init__(self, pixels: dict[str, np.ndarray], flow: Sequence[np.ndarray], labels: Sequence[np.ndarray]):
+        """`pixels`: video -> uint8 (T, H, W, C); flow and labels of each as the stages store them, for frames H x W."""
         self.names = np.array(list(pixels), dtype=object)
         self.clips = Clips(pixels, INPUT_FRAMES + 1)
-        self.reduce = read_description("mama")["reduce"]
-        self.flow, self.labels = [], []
-        for video, frames in pixels.items():
-            flow, labels = read_flow("mama", video), read_segments(video)
-            height, width = (self.reduce * side for side in flow.shape[1:3])
-            check(f"{FLOW}/mama/{video}.npy", flow, (height, width), frames, "flow.mama.height and .width", "flow-mama")
-            height, width = (STRIDE * side for side in labels.shape[2:])
-            check(f"{SEGMENTS}/{video}.npy", labels, (height, width), frames, "segments.size", "segments")
-            self.flow.append(flow)
-            self.labels.append(labels)
+        self.flow = flow
+        self.labels = labels
 
     def read(self, index: Int[np.ndarray, "B 2"], device: torch.device) -> Batch:
         """The clips at rows (video, first frame); what is stored small is enlarged on the device."""
@@ -182,24 +173,47 @@ class Inputs:
         labels = np.stack([self.labels[video][start : start + INPUT_FRAMES] for video, start in index])
         motion = torch.from_numpy(flow).to(device).permute(0, 1, 4, 2, 3).flatten(1, 2).float() / FLOW_UNIT
         logits = torch.from_numpy(labels).to(device).flatten(1, 2).float()
-        return Batch(clips[:, :-1].flatten(1, 2), enlarged(motion, self.reduce), enlarged(logits, STRIDE), clips[:, -1])
+        motion = enlarged(motion, clips.shape[-1] // motion.shape[-1])
+        return Batch(clips[:, :-1].flatten(1, 2), motion, enlarged(logits, STRIDE), clips[:, -1])
 
     def in_order(self, size: int, device: torch.device) -> Iterator[Batch]:
         """Every clip once, in temporal order, read ahead."""
         return prefetched(self.read(index, device) for index in self.clips.in_order(size))
 
 
-def check(path: str, found: np.ndarray, size: tuple[int, int], frames: np.ndarray, keys: str, stage: str) -> None:
-    """Raise VigilError unless there is something for each frame, made from frames of the same size."""
-    expected = frames.shape[1:3]
-    if size != expected:
+def files(videos: pd.DataFrame) -> list[Path]:
+    """The files of flow and of labels, of all training and test videos."""
+    names = videos.query("split != ''").video
+    return [folder / f"{video}.npy" for folder in (FLOW / "mama", SEGMENTS) for video in names]
+
+
+def read_inputs(pixels: dict[str, np.ndarray]) -> Inputs:
+    """Videos, uint8 (T, H, W, C), and their flow and labels. Raises VigilError where these are absent or do not fit."""
+    reduce, flows, logits = read_description("mama")["reduce"], [], []
+    for video, frames in pixels.items():
+        flow, labels = read_flow("mama", video), read_segments(video)
+        of_flow, of_labels = f"{FLOW}/mama/{video}.npy", f"{SEGMENTS}/{video}.npy"
+        height, width = (reduce * side for side in flow.shape[1:3])
+        check_size(of_flow, (height, width), frames.shape[1], "flow.mama.height and .width")
+        height, width = (STRIDE * side for side in labels.shape[2:])
+        check_size(of_labels, (height, width), frames.shape[1], "segments.size")
+        for path, found, stage in ((of_flow, flow, "flow-mama"), (of_labels, labels, "segments")):
+            if len(found) != len(frames):
+                raise VigilError(
+                    f"{path}: found {len(found)} frames, the video has {len(frames)}: run "
+                    f"`dvc repro stages/dvc.yaml:{stage}`"
+                )
+        flows.append(flow)
+        logits.append(labels)
+    return Inputs(pixels, flows, logits)
+
+
+def check_size(what: str, found: tuple[int, int], size: int, keys: str) -> None:
+    """Raise VigilError unless flow or labels were made from frames of the generator's size."""
+    if found != (size, size):
         raise VigilError(
-            f"{path}: found {size[0]} x {size[1]} pixels, mama.generator.size is {expected[0]}: set {keys} to "
-            f"{expected[0]}, or mama.generator.size to {size[0]}"
-        )
-    if len(found) != len(frames):
-        raise VigilError(
-            f"{path}: found {len(found)} frames, the video has {len(frames)}: run `dvc repro stages/dvc.yaml:{stage}`"
+            f"{what}: found {found[0]} x {found[1]} pixels, mama.generator.size is {size}: set {keys} to {size}, or "
+            f"mama.generator.size to {found[0]}"
         )
 
 
@@ -299,10 +313,10 @@ def fit(run: Run, recipe) -> Model:
     and where the loss stops being a number.
     """
     recipe = recipe.generator
-    run = resumable(run)
+    run = run.keyed_by(files(run.videos))
     kept, held = held_out(run.split("train"), recipe.held_out)
     test = run.videos.query("split == 'test'")
-    inputs, test = (Inputs(run.pixels(part, recipe.size)) for part in (kept, test))
+    inputs, test = (read_inputs(run.pixels(part, recipe.size)) for part in (kept, test))
     clips_held = None if held.empty else Clips(run.pixels(held, recipe.size), INPUT_FRAMES + 1)
     torch.manual_seed(run.seed)
     network, discriminator = (
@@ -324,37 +338,47 @@ def fit(run: Run, recipe) -> Model:
         network.train(interval == 0 or recipe.batch_norm == "trained")
         row = train(run, recipe, inputs, steps, **parts)
         network.eval()
-        row["held_out"] = held_out_error(network, clips_held, run.device) if clips_held else np.nan
-        if not np.isfinite(row["loss"]) or (clips_held and not np.isfinite(row["held_out"])):
-            raise VigilError(
-                f"the loss became {row['loss']}, the held-out error {row['held_out']} after {steps.stop} iterations: "
-                "lower mama.generator.learning_rate"
-            )
-        keep_best(network, run, row["held_out"], curve)
-        with replacing(run.scratch / f"history-{interval}.parquet") as temporary:
-            recorded(network, test, AXES[recipe.triplet_axis], run.device, str(steps.stop)).to_parquet(temporary)
-        curve.append(row)
+        error = held_out_error(network, clips_held, run.device) if clips_held else None
+        check_finite(row, error, "mama.generator")
+        keep(run, network, row, error, recorded(network, test, AXES[recipe.triplet_axis], run.device), curve)
+    return best(run, network, curve)
+
+
+def check_finite(row: dict[str, int | float], error: float | None, part: str) -> None:
+    """Raise VigilError where an interval's loss, or the error of the videos held out, is not a number."""
+    if not np.isfinite([row["loss"], error or 0]).all():
+        raise VigilError(
+            f"the loss became {row['loss']}, the held-out error {error} after {row['iterations']} iterations: lower "
+            f"{part}.learning_rate"
+        )
+
+
+def keep(
+    run: Run,
+    network: nn.Module,
+    row: dict[str, int | float],
+    error: float | None,
+    history: pd.DataFrame,
+    curve: list[dict[str, int | float]],
+) -> None:
+    """Finish an interval: its row goes into the curve, what the test videos got and the best network to the disk.
+
+    The best has the lowest `error` of the held-out videos, the first of several; without one, it is the last.
+    """
+    if error is None or all(error < before["held_out"] for before in curve):
+        with replacing(run.scratch / "best.pt") as temporary:
+            torch.save(network.state_dict(), temporary)
+    history.insert(0, "checkpoint", str(row["iterations"]))
+    with replacing(run.scratch / f"history-{len(curve)}.parquet") as temporary:
+        history.to_parquet(temporary, index=False)
+    curve.append(row | {"held_out": np.nan if error is None else error})
+
+
+def best(run: Run, network: nn.Module, curve: list[dict[str, int | float]]) -> Model:
+    """The best network of all intervals, with the curve and the history of all."""
     network.load_state_dict(torch.load(run.scratch / "best.pt", map_location=run.device))
     history = [pd.read_parquet(run.scratch / f"history-{interval}.parquet") for interval in range(len(curve))]
     return Model(network.state_dict(), {}, pd.DataFrame(curve), pd.concat(history, ignore_index=True))
-
-
-def resumable(run: Run) -> Run:
-    """The run with a scratch folder for these flow and label files alone: with other ones it begins anew."""
-    videos = run.videos.query("split != ''").video
-    paths = [folder / f"{video}.npy" for folder in (FLOW / "mama", SEGMENTS) for video in videos]
-    # too large to be read for their hash; a file that is written again has another time
-    states = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in paths]
-    key = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
-    (run.scratch / key).mkdir(exist_ok=True)
-    return replace(run, scratch=run.scratch / key)
-
-
-def keep_best(network: nn.Module, run: Run, error: float, curve: list[dict[str, int | float]]) -> None:
-    """Save the network as best.pt in the scratch folder if its error is below `held_out` of all rows before, or NaN."""
-    if not any(error >= row["held_out"] for row in curve):
-        with replacing(run.scratch / "best.pt") as temporary:
-            torch.save(network.state_dict(), temporary)
 
 
 def train(
@@ -414,12 +438,11 @@ def held_out_error(network: Network, clips: Clips, device: torch.device) -> floa
 
 
 @torch.inference_mode()
-def recorded(network: nn.Module, inputs: Inputs, axis: int, device: torch.device, checkpoint: str) -> pd.DataFrame:
+def recorded(network: nn.Module, inputs: Inputs, axis: int, device: torch.device) -> pd.DataFrame:
     """Components of all frames of the test videos that have the frames before them: a row a frame."""
     parts = [torch.empty(0, len(COMPONENTS), device=device)]
     for batch in inputs.in_order(SCORED_AT_ONCE, device):
         parts.append(components(network(batch.frames, batch.motion, batch.labels), batch.target, axis))
     video, start = inputs.clips.starts.T
-    table = {"checkpoint": checkpoint, "video": inputs.names[video], "split": "test"}
-    table |= {"frame": (start + INPUT_FRAMES).astype(np.int32)}
+    table = {"video": inputs.names[video], "split": "test", "frame": (start + INPUT_FRAMES).astype(np.int32)}
     return pd.DataFrame(table | dict(zip(COMPONENTS, torch.cat(parts).double().cpu().numpy().T, strict=True)))

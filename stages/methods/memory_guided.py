@@ -3,17 +3,23 @@
 Shapes: B clips, T frames a clip, H = W = size, h = w = size / 8, D channels at the bottleneck, S memories, M items.
 """
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.clips import Clips
 from stages.command import VigilError
+from stages.io.frames import resized
+from stages.io.maps import SIDE, packed
 from stages.io.models import Model
 from stages.methods import memory
+from stages.methods.maps import error_map
 from stages.run import Run
 from stages.training import resumable_epochs
 
@@ -145,35 +151,83 @@ def score(network_class: type[Network], run: Run, recipe, model: Model) -> tuple
     Both start as trained. `carried` goes on from one test video to the next, in their order, as the authors' code
     does; `reset` starts anew in every video, and alone scores the training videos.
 
-    Returns a row a frame (video, split, frame, components), and frames a second.
+    Returns a row a frame (video, split, frame, components, and the error map of `reset`), and frames a second.
     """
-    network = network_class(recipe.fit.width)
-    network.load_state_dict(model.network)
-    network.to(run.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-    trained = model.state["items"].to(run.device)[None]
+    network, trained = loaded(network_class, recipe, model, run.device)
     length = clip_length(network_class)
 
     def score_video(pixels: np.ndarray, split: str, carried: Tensor) -> tuple[pd.DataFrame, Tensor]:
         memories = ["reset", "carried"] if split == "test" else ["reset"]
         items = torch.cat([trained, carried])[: len(memories)]
-        values = []
+        values = [torch.empty(0, 2, len(memories), device=run.device)]
+        maps = [torch.empty(0, SIDE, SIDE, device=run.device)]
         clips = Clips({"": pixels}, length)
         for index in clips.in_order(ENCODED_AT_ONCE):
-            x, targets = input_and_target(clips.read(index, run.device), network.input_frames)
-            features, around = network.encode(x)
-            for i, target in enumerate(targets):
-                frames, queries = network.recall(features[i : i + 1], tuple(part[i : i + 1] for part in around), items)
-                psnr, distance, error = components(frames, target, queries, items)
-                values.append(torch.stack([psnr, distance]))
-                learns = (error < recipe.score.gamma)[:, None, None]
-                items = torch.where(learns, memory.update(queries, items), items)
-        table = {"frame": np.arange(length - 1, length - 1 + len(values), dtype=np.int32)}
-        array = torch.stack(values).double().cpu().numpy() if values else np.empty((0, 2, len(memories)))
+            found, where, items = scored(network, clips.read(index, run.device), items, recipe.score.gamma)
+            values.append(found)
+            maps.append(where)
+        array = torch.cat(values).double().cpu().numpy()
+        table = pd.DataFrame({"frame": np.arange(length - 1, length - 1 + len(array), dtype=np.int32)})
         for k, name in enumerate(memories):
-            table |= {f"psnr_{name}": array[:, 0, k], f"feature_distance_{name}": array[:, 1, k]}
-        return pd.DataFrame(table), items[1:] if split == "test" else carried
+            table[f"psnr_{name}"], table[f"feature_distance_{name}"] = array[..., k].T
+        table["map"] = packed(torch.cat(maps).cpu().numpy())
+        return table, items[1:] if split == "test" else carried
 
     return run.score_videos(lambda videos: run.pixels(videos, recipe.fit.size), score_video, trained)
+
+
+def stream(
+    network_class: type[Network],
+    inputs: Iterator[UInt8[np.ndarray, "_ _ *C"]],
+    recipe,
+    models: Sequence[Model],
+    device: torch.device,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """What `score` gives with the memory `reset`, of the frames of one video as they come.
+
+    Yields each frame's number, and its columns: of one row, or of none where it lacks the frames before it.
+    """
+    (model,) = models
+    network, items = loaded(network_class, recipe, model, device)
+    length = clip_length(network_class)
+    recent: deque[np.ndarray] = deque(maxlen=length)
+    for number, frame in enumerate(inputs):
+        recent.append(resized(frame, recipe.fit.size))
+        values, maps = torch.empty(0, 2, 1), torch.empty(0, SIDE, SIDE)
+        if len(recent) == length:
+            clip = Clips({"": np.stack(recent)}, length)
+            values, maps, items = scored(network, clip.read(clip.starts, device), items, recipe.score.gamma)
+        psnr, distance = values[..., 0].double().cpu().numpy().T
+        yield number, {"psnr_reset": psnr, "feature_distance_reset": distance, "map": maps.cpu().numpy()}
+
+
+def loaded(network_class: type[Network], recipe, model: Model, device: torch.device) -> tuple[Network, Tensor]:
+    """The trained network on the device, ready to score, and the memory items (1, M, D)."""
+    network = network_class(recipe.fit.width)
+    network.load_state_dict(model.network)
+    network.to(device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    return network, model.state["items"].to(device)[None]
+
+
+@torch.inference_mode()
+def scored(
+    network: Network, clips: Float[Tensor, "B T 3 H W"], items: Float[Tensor, "S M D"], gamma: float
+) -> tuple[Float[Tensor, "B 2 S"], Float[Tensor, "B side side"], Float[Tensor, "S M D"]]:
+    """Score consecutive clips of one video with S memories, each of which learns from the frames on its way.
+
+    Returns PSNR and feature distance, the first memory's error maps, and the items after the last clip.
+    """
+    x, targets = input_and_target(clips, network.input_frames)
+    features, around = network.encode(x)
+    values, first = [], []
+    for i, target in enumerate(targets):
+        frames, queries = network.recall(features[i : i + 1], tuple(part[i : i + 1] for part in around), items)
+        psnr, distance, error = components(frames, target, queries, items)
+        values.append(torch.stack([psnr, distance]))
+        first.append(frames[0])
+        learns = (error < gamma)[:, None, None]
+        items = torch.where(learns, memory.update(queries, items), items)
+    return torch.stack(values), error_map(torch.stack(first), targets), items
 
 
 def cost_input(network_class: type[Network], recipe, model: Model) -> tuple[nn.Module, tuple[Tensor, ...]]:

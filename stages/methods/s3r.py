@@ -15,9 +15,7 @@ To write a model as such a checkpoint:
 Shapes: B videos, N crops, T snippets, C = 2048 channels, S slots of the dictionary, W = width, E evaluations.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -317,7 +315,7 @@ def fit(run: Run, recipe) -> Model:
     kept, held = training_videos(run.videos, recipe.batch, recipe.held_out)
     test = run.split("test")
     dictionary = read_dictionary().to(run.device)
-    run = resumable(run)
+    run = run.keyed_by([DICTIONARY, *(path_of(video) for video in run.videos.query("split != ''").video)])
     history = History(test, evaluations(recipe), run.scratch)
     items = training_items([video for videos in kept for video in videos], run.scratch)
     torch.manual_seed(run.seed)
@@ -325,43 +323,59 @@ def fit(run: Run, recipe) -> Model:
     optimiser = torch.optim.Adam(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    weights = [1.0, recipe.lambda_magnitude, recipe.lambda_smooth, recipe.lambda_sparsity, 1.0]
-    weights = torch.tensor(weights, device=run.device)
     best = Best()
-    curve: list[dict[str, float]] = []
-    intervals = -(-recipe.steps // INTERVAL)
+    curve: list[dict[str, int | float]] = []
     parts = {"network": network, "optimiser": optimiser, "best": best}
-    for interval in resumable_epochs(intervals, run.scratch, parts, curve):
+
+    def evaluate(step: int) -> None:
+        history.write(step, score_all(network, dictionary, list(test.video), step))
+        if held[0]:
+            best.offer(held_out_auc(network, dictionary, held, step), step, network)
+
+    for interval in resumable_epochs(-(-recipe.steps // INTERVAL), run.scratch, parts, curve):
         steps = range(interval * INTERVAL + 1, min((interval + 1) * INTERVAL, recipe.steps) + 1)
-        sums = torch.zeros(len(TERMS), device=run.device)
         batches = prefetched(read_batches(items, [len(videos) for videos in kept], recipe.batch, run.seed, steps))
-        name = f"step {steps[-1]}/{recipe.steps}"
-        for step, videos in (bar := tqdm(batches, name, len(steps), unit="step", disable=None)):
-            # numbers of a step come from itself alone, so that a training that was killed goes on as it would have
-            torch.manual_seed(int(np.random.SeedSequence((run.seed, step)).generate_state(1, np.uint64)[0]))
-            network.train()
-            with run.autocast():
-                found = network(videos.to(run.device), *network.read(dictionary))
-            terms = losses(finite(found, step), recipe.dropout)
-            optimiser.zero_grad()
-            (weights @ terms).backward()
-            optimiser.step()
-            sums += terms.detach()
-            if step in history.rows:
-                history.write(step, score_all(network, dictionary, list(test.video), step))
-                if held[0]:
-                    best.offer(held_out_auc(network, dictionary, held, step), step, network)
-            if step % 20 == 0:  # seldom: a look at the loss waits for the GPU
-                bar.set_postfix(loss=f"{(weights @ sums).item() / (step - steps[0] + 1):.4f}")
-        means = (sums / len(steps)).tolist()
-        loss = (weights @ sums).item() / len(steps)
-        if not np.isfinite(loss):
-            raise VigilError(f"the loss became {loss} by step {steps[-1]}: lower s3r.fit.learning_rate")
-        row: dict[str, float] = dict(step=steps[-1], loss=loss, **dict(zip(TERMS, means, strict=True)))
+        row = train(run, recipe, batches, steps, dictionary, network, optimiser, evaluate)
         curve.append(row | (dict(best_step=best.step, held_out_auc=best.auc) if held[0] else {}))
         history.flush()
     state = {"dictionary": dictionary, "crops": torch.tensor(items.shape[1])}
     return Model(best.network if held[0] else network.state_dict(), state, pd.DataFrame(curve), history.table())
+
+
+def train(
+    run: Run,
+    recipe,
+    batches: Iterator[tuple[int, Tensor]],
+    steps: range,
+    dictionary: Float[Tensor, "S C"],
+    network: Network,
+    optimiser: torch.optim.Optimizer,
+    evaluate: Callable[[int], None],
+) -> dict[str, int | float]:
+    """Take some steps, and `evaluate` after those that the recipe says; returns the last step and the mean losses."""
+    weights = [1.0, recipe.lambda_magnitude, recipe.lambda_smooth, recipe.lambda_sparsity, 1.0]
+    weights = torch.tensor(weights, device=run.device)
+    sums = torch.zeros(len(TERMS), device=run.device)
+    evaluated, name = set(evaluations(recipe)), f"step {steps[-1]}/{recipe.steps}"
+    for step, videos in (bar := tqdm(batches, name, len(steps), unit="step", disable=None)):
+        # numbers of a step come from itself alone, so that a training that was killed goes on as it would have
+        torch.manual_seed(int(np.random.SeedSequence((run.seed, step)).generate_state(1, np.uint64)[0]))
+        network.train()
+        with run.autocast():
+            found = network(videos.to(run.device), *network.read(dictionary))
+        terms = losses(finite(found, step), recipe.dropout)
+        optimiser.zero_grad()
+        (weights @ terms).backward()
+        optimiser.step()
+        sums += terms.detach()
+        if step in evaluated:
+            evaluate(step)
+        if step % 20 == 0:  # seldom: a look at the loss waits for the GPU
+            bar.set_postfix(loss=f"{(weights @ sums).item() / (step - steps[0] + 1):.4f}")
+    loss = (weights @ sums).item() / len(steps)
+    if not np.isfinite(loss):
+        raise VigilError(f"the loss became {loss} by step {steps[-1]}: lower s3r.fit.learning_rate")
+    return dict(step=steps[-1], loss=loss, **dict(zip(TERMS, (sums / len(steps)).tolist(), strict=True)))
 
 
 def training_videos(
@@ -413,17 +427,6 @@ def read_dictionary() -> Float32[Tensor, "S C"]:
 def path_of(video: str) -> Path:
     """A video's feature file."""
     return FEATURES / f"{video}{SUFFIX}"
-
-
-def resumable(run: Run) -> Run:
-    """The run with a scratch folder for these features and this dictionary alone: with others it begins anew."""
-    paths = [path_of(video) for video in run.videos.query("split != ''").video]
-    files = [path.stat() for path in paths if path.exists()]  # one that is missing is an error where it is read
-    digest = hashlib.sha256(repr([(file.st_size, file.st_mtime_ns) for file in files]).encode())
-    digest.update(DICTIONARY.read_bytes())
-    folder = run.scratch / digest.hexdigest()[:16]
-    folder.mkdir(exist_ok=True)
-    return replace(run, scratch=folder)
 
 
 def training_items(videos: list[str], scratch: Path) -> Float32[np.ndarray, "V N 32 C"]:

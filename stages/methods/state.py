@@ -8,11 +8,10 @@ normal objects more than others.
 Shapes: B objects, T frames, S = height = width of a cube, C = 4 width channels in the encoder, h = S / 4, A heads.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,7 +193,7 @@ def fit(run: Run, recipe) -> Model:
     recipe = recipe.fit
     objects = Objects([read_objects(video) for video in run.split("train").video])
     frames, size = cube_shape(objects)
-    run = resumable(run)
+    run = run.keyed_by(files(run.videos))
     torch.manual_seed(run.seed)
     network = Network(recipe.width, recipe.layers, recipe.heads)
     network.to(run.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -233,13 +232,9 @@ def fit(run: Run, recipe) -> Model:
     return Model(network.state_dict(), state, pd.DataFrame(curve))
 
 
-def resumable(run: Run) -> Run:
-    """The run with a scratch folder for these objects alone: with other ones it begins anew."""
-    files = [(OBJECTS / f"{video}.npy").stat() for video in run.videos.query("split != ''").video]
-    # too large to be read for their hash; a file that is written again has another time
-    key = hashlib.sha256(repr([(file.st_size, file.st_mtime_ns) for file in files]).encode()).hexdigest()[:16]
-    (run.scratch / key).mkdir(exist_ok=True)
-    return replace(run, scratch=run.scratch / key)
+def files(videos: pd.DataFrame) -> list[Path]:
+    """The files of objects of all training and test videos."""
+    return [OBJECTS / f"{video}.npy" for video in videos.query("split != ''").video]
 
 
 def cube_shape(objects: Objects) -> tuple[int, int]:
@@ -283,32 +278,63 @@ def score(run: Run, recipe, model: Model) -> tuple[pd.DataFrame, float]:
     Returns a row an object (video, split, frame, box, `raw`, `flow`), and frames of test videos a second.
     Raises VigilError where the objects are not of the size that the model was trained with.
     """
-    run = resumable(run)
-    network = Network(recipe.fit.width, recipe.fit.layers, recipe.fit.heads)
-    network.load_state_dict(model.network)
-    network.to(run.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]
-    trained = tuple(model.state["cube_shape"].tolist())
+    run = run.keyed_by(files(run.videos))
+    network = loaded(recipe, model, run.device)
 
     def load(videos: pd.DataFrame) -> dict[str, np.ndarray]:
         objects = {video: read_objects(video) for video in videos.video}
         for video, records in objects.items():
-            found = records.dtype["raw"].shape[:2]
-            if found != trained:
-                raise VigilError(
-                    f"{OBJECTS}/{video}.npy: found objects of {found[0]} frames of {found[1]} pixels, the model takes "
-                    f"{trained[0]} frames of {trained[1]}: set objects.context and objects.size, or run fit-state again"
-                )
+            check_shape(f"{OBJECTS}/{video}.npy", records, model)
         return objects
 
     def score_video(records: np.ndarray, split: str, state: None) -> tuple[pd.DataFrame, None]:
-        parts = [torch.empty(0, 2)]
-        for batch in batched(records):
-            cubes, flow = on_device(batch, run.device)
-            parts.append(perturbed_errors(network, cubes, flow, recipe.score).cpu())
-        return object_rows(records, torch.cat(parts).double().numpy()), None
+        return scored(network, records, recipe.score, run.device), None
 
     test, speed = run.score_videos(load, score_video, splits=("test",))
     return pd.concat([training_rows(run.split("train"), model), test], ignore_index=True), speed
+
+
+def stream(
+    inputs: Iterator[Shaped[np.ndarray, "_"]], recipe, models: Sequence[Model], device: torch.device
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """What `score` gives, of the objects of one video's frames as they come: each frame's number, and a row an object.
+
+    `inputs` yields each frame's objects. Raises VigilError where they are not of the size that the model was trained
+    with.
+    """
+    (model,) = models
+    network = loaded(recipe, model, device)
+    for number, records in enumerate(inputs):
+        check_shape("the stream", records, model)
+        rows = scored(network, records, recipe.score, device).drop(columns="frame")
+        yield number, {name: rows[name].to_numpy() for name in rows.columns}
+
+
+def loaded(recipe, model: Model, device: torch.device) -> Network:
+    """The trained network on the device, ready to score; only its input will get a gradient."""
+    network = Network(recipe.fit.width, recipe.fit.layers, recipe.fit.heads)
+    network.load_state_dict(model.network)
+    network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network.eval().requires_grad_(False)
+
+
+def check_shape(what: str, records: Shaped[np.ndarray, "_"], model: Model) -> None:
+    """Raise VigilError unless objects have the frames and pixels that the model was trained with."""
+    found, trained = records.dtype["raw"].shape[:2], tuple(model.state["cube_shape"].tolist())
+    if found != trained:
+        raise VigilError(
+            f"{what}: found objects of {found[0]} frames of {found[1]} pixels, the model takes {trained[0]} frames of "
+            f"{trained[1]}: set objects.context and objects.size, or run fit-state again"
+        )
+
+
+def scored(network: Network, records: Shaped[np.ndarray, " N"], recipe, device: torch.device) -> pd.DataFrame:
+    """A row an object: frame, box, and the errors after the perturbation."""
+    parts = [torch.empty(0, 2)]
+    for batch in batched(records):
+        cubes, flow = on_device(batch, device)
+        parts.append(perturbed_errors(network, cubes, flow, recipe).cpu())
+    return object_rows(records, torch.cat(parts).double().numpy())
 
 
 def perturbed_errors(network: nn.Module, cubes: Tensor, flow: Tensor, recipe) -> Float[Tensor, "B 2"]:

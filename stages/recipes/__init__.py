@@ -6,6 +6,8 @@ These modules import no network, so reading params.yaml stays fast. Each has
     ladder       recipe.fuse -> {name: Fusion}: how the raw components become one score a frame. The first is the honest
                  protocol, the last the paper's; each between changes one thing, which its name says
     SPLIT        "weak_split" where the method is trained with weak supervision
+    RESTS_ON     {choice of an extractor in params.yaml: the values that need no published weights}; not where frames
+                 are enough
 """
 
 from dataclasses import dataclass

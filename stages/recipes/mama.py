@@ -56,6 +56,8 @@ class Recipe(Section):
     fuse: Fuse
 
 
+RESTS_ON = {"flow.mama.network": ("dis",), "segments.network": ("motion",)}
+
 CODE = "authors' code, default of its options or of its configuration for the data set"
 README = "authors' README, command for the data set"
 MINIATURE = "ours, to train in seconds; not published"

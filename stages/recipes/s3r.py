@@ -13,6 +13,7 @@ from stages.params import Published, Section
 from stages.recipes import Fusion
 
 SPLIT = "weak_split"
+RESTS_ON = {"features.source": (), "features.weights": ("random",)}
 
 
 class Fit(Section):

@@ -47,6 +47,8 @@ class Recipe(Section):
     fuse: Fuse
 
 
+RESTS_ON = {"flow.state.network": ("dis",), "boxes.source": ("motion",)}
+
 CODE = "authors' code, default of train.py or test.py"
 COMMAND = "authors' README, command for the data set"
 AS_AVENUE = "ours: as for Avenue"

@@ -18,6 +18,14 @@ def test_files_and_folders_mixed(tmp_path):
     assert folder.labels(tmp_path, {"test/front": 3}, {}) == {}
 
 
+def test_training_videos_are_enough_and_needed(tmp_path):
+    raw.images(tmp_path / "test/front", 3)
+    with pytest.raises(VigilError, match=r"videos in train/"):
+        folder.videos(tmp_path)
+    (tmp_path / "test").rename(tmp_path / "train")
+    assert [(video.name, video.split) for video in folder.videos(tmp_path)] == [("train/front", "train")]
+
+
 @pytest.mark.parametrize("name", ["front", "test/front", "front.mp4"])
 def test_a_table_of_ranges_counts_from_zero(tmp_path, name):
     (tmp_path / "labels.csv").write_text(f"video,start,end\n{name},1,2\n{name}, 5, 5\n")

@@ -10,11 +10,13 @@ import torch
 
 from stages import fit, params, score, training
 from stages.evaluation.fusion import of_checkpoint
+from stages.io.maps import unpacked
 from stages.io.models import load_model
 from tests.conftest import set_params, write_motion_and_labels, write_objects
 
 OF_OBJECTS = ["state"]  # methods whose scores have a row an object
 OF_SNIPPETS = ["s3r"]  # a row a snippet
+WITH_MAPS = ["frame_difference", "lgn_net", "mama", "mnad", "mnad_recon"]  # a map of errors a frame
 TRAININGS = [(method, part) for method in params.methods() for part in params.trainings(method)]
 SMALL = {
     "size": 32, "width": 2, "items": 4, "epochs": 2, "batch": 3,
@@ -74,6 +76,10 @@ def test_scores_keep_the_contract(small, method):
     for fusion in params.recipe_module(method).ladder(params.load().recipe(method).fuse).values():
         used = rows if fusion.normalise == "train_zscore" else rows[rows.split == "test"]
         assert np.isfinite(used[list(fusion.weights)]).to_numpy().all()
+    if method in WITH_MAPS:
+        where = unpacked(rows["map"])
+        assert (where >= 0).all()
+        assert 0 < where[(rows["video"] == "test/2").to_numpy()].max() <= 1
     assert not list((small / "data/scratch").glob("fit-*")) + list((small / "data/scratch").glob("score-*"))
 
 
@@ -195,12 +201,36 @@ def test_gpu_that_is_not_there_is_a_clear_error(small):
         fit.main("mnad")
 
 
+@pytest.mark.parametrize("method", ["mnad", "mnad_recon"])
+def test_the_map_is_that_of_the_memory_reset_and_means_the_psnr(small, method):
+    set_params(small, **{f"{method}__score__gamma": 1.0})
+    fit.main(method)
+    score.main(method)
+    rows = pd.read_parquet(f"data/scores/{method}.parquet")
+    mean = np.square(unpacked(rows["map"]).astype(np.float64)).mean((1, 2))  # cells are pixels here: 32 x 32 of both
+    assert np.allclose(-10 * np.log10(mean), rows["psnr_reset"], atol=0.01)
+
+
+def test_the_map_of_frame_difference_shows_where_the_square_was_and_is(prepared):
+    set_params(prepared, frame_difference__score__size=64)
+    score.main("frame_difference")
+    rows = pd.read_parquet("data/scores/frame_difference.parquet").query("video == 'test/2' and frame == 8")
+    (where,) = unpacked(rows["map"]).astype(float)
+    assert np.square(where).mean() == pytest.approx(rows["mean"].item(), rel=2e-3)
+    rows_of_square, columns = np.nonzero(where > 0.2)
+    assert (rows_of_square.min(), rows_of_square.max()) == (8, 15)  # pixels 10 to 19 of 40
+    assert (columns.min(), columns.max()) == (7, 19)  # pixels 11 to 20, then 20 to 29, of 48
+
+
 def test_frame_difference_by_hand():
     from stages.methods.frame_difference import differences
 
-    pixels = np.zeros((3, 8, 8, 1), np.uint8)
-    pixels[1, 4, 4] = 255  # one pixel lights up, then goes out
-    mean, peak = differences(pixels, 1)
-    assert np.allclose(mean, 1 / 64)
-    assert np.allclose(peak, 1)
-    assert np.allclose(differences(pixels, 2)[1], 1 / 4)
+    pixels = np.zeros((3, 64, 64, 1), np.uint8)
+    pixels[1, 4, 6] = 255  # one pixel lights up, then goes out
+    first, *both = differences(pixels, 1)
+    assert first is None
+    for mean, peak, where in both:
+        assert (mean, peak) == (1 / 64**2, 1)
+        assert where[2, 3] == 0.5  # of 2 x 2 pixels one differs by 1
+        assert np.count_nonzero(where) == 1
+    assert [peak for _, peak, _ in list(differences(pixels, 2))[1:]] == [0.25, 0.25]

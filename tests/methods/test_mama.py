@@ -10,6 +10,7 @@ from stages.command import VigilError
 from stages.cost import parameters_and_gmac
 from stages.io.checkpoints import load_authors_file
 from stages.io.frames import open_pixels
+from stages.io.maps import unpacked
 from stages.io.models import Model, load_model, save_model
 from stages.methods import mama, mama_generator
 from stages.videos import FRAMES, read_videos
@@ -64,14 +65,14 @@ def small(prepared):
 
 def inputs_of(*videos: str) -> mama_generator.Inputs:
     table = read_videos()
-    return mama_generator.Inputs(open_pixels(table[table.video.isin(videos)], FRAMES, SIZE, 1))
+    return mama_generator.read_inputs(open_pixels(table[table.video.isin(videos)], FRAMES, SIZE, 1))
 
 
 def test_table(small):
     network = write_models()
     score.main("mama")
     scores = pd.read_parquet("data/scores/mama.parquet")
-    assert list(scores.columns) == ["video", "split", "frame", "checkpoint", *mama.COMPONENTS]
+    assert list(scores.columns) == ["video", "split", "frame", "checkpoint", *mama.COMPONENTS, "map"]
     assert scores.dtypes.astype(str)[["frame", *mama.COMPONENTS]].tolist() == ["int32", *["float64"] * 4]
     assert not scores.duplicated(["video", "frame", "checkpoint"]).any()
     assert list(scores.checkpoint.unique()) == ["chosen", "2", "3", "generator 2", "generator 3"]
@@ -88,6 +89,8 @@ def test_table(small):
     found = chosen[chosen.video == "test/2"]
     assert np.allclose(found.prediction, ((output.frame - batch.target) / 2).square().mean((1, 2, 3)), rtol=1e-4)
     assert np.allclose(found.destroyed, ((worse - batch.target) / 2).square().mean((1, 2, 3)), rtol=1e-4)
+    cells = ((output.frame - batch.target) / 2).square().mean(1).sqrt()  # a pixel a cell
+    assert np.allclose(unpacked(found["map"]), cells, rtol=1e-3)
     motion, label = mama_generator.distances(output, -1)
     assert np.allclose(found.motion, motion, rtol=1e-4)
     assert np.allclose(found.label, label, rtol=1e-4)
@@ -108,6 +111,7 @@ def test_earlier_checkpoints_are_rows_of_their_own(small):
             assert ours[name].tolist() == test[name].tolist()
         assert generators.label.tolist() == (np.arange(20.0) * steps + 1).tolist()
         assert generators.destroyed.isna().all()
+        assert [*ours["map"], *generators["map"]] == [None] * 40
 
 
 def test_imported_models_have_no_earlier_checkpoints(small):
@@ -121,7 +125,7 @@ def test_a_frame_is_scored_alike_in_any_batch(small):
     inputs = inputs_of("train/1", "test/2")
     with torch.no_grad():
         found = [
-            torch.cat([mama.components(network, batch, -1) for batch in inputs.in_order(size, CPU)]) for size in (1, 8)
+            torch.cat([mama.scored(network, batch, -1)[0] for batch in inputs.in_order(size, CPU)]) for size in (1, 8)
         ]
     assert found[0].shape == (20, 4)
     assert len(found[0].unique(dim=0)) == 20

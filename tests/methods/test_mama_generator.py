@@ -224,7 +224,7 @@ def test_inputs_belong_to_their_clips(small, reduce):
     videos = {video: rng.integers(0, 256, (14, SIZE, SIZE, 3), dtype=np.uint8) for video in ("train/1", "test/2")}
     for i, video in enumerate(videos):
         write_motion_and_labels(video, reduce=reduce, seed=i)
-    inputs = mama.Inputs(videos)
+    inputs = mama.read_inputs(videos)
     batch = inputs.read(np.array([[0, 0], [1, 9]]), CPU)
     assert [tuple(part.shape) for part in batch] == [(2, n, SIZE, SIZE) for n in (12, 6, 4 * CLASSES, 3)]
     pixels = torch.tensor(videos["test/2"]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -242,15 +242,15 @@ def test_flow_and_labels_that_do_not_fit_are_clear_errors(small):
     videos = {"train/1": np.zeros((14, SIZE, SIZE, 1), np.uint8)}
     write_motion_and_labels("train/1", frames=13)
     with pytest.raises(VigilError, match=r"flow/mama/train/1.npy: found 13 frames, the video has 14: .*:flow-mama"):
-        mama.Inputs(videos)
+        mama.read_inputs(videos)
     write_motion_and_labels("train/1", size=64)
     message = r"found 64 x 64 pixels, mama.generator.size is 32: set flow.mama.height and .width to 32"
     with pytest.raises(VigilError, match=message):
-        mama.Inputs(videos)
+        mama.read_inputs(videos)
     write_motion_and_labels("train/1")
     np.save(SEGMENTS / "train/1.npy", np.zeros((14, CLASSES, 8, 8), np.float16))
     with pytest.raises(VigilError, match=r"segments/train/1.npy: found 64 x 64 .*: set segments.size to 32"):
-        mama.Inputs(videos)
+        mama.read_inputs(videos)
     (FLOW / "mama/train/1.npy").unlink()
     with pytest.raises(SystemExit, match=r"train/1.npy not found: run `dvc repro stages/dvc.yaml:flow-mama` first"):
         fit.main("mama", "generator")
@@ -268,7 +268,7 @@ def components_now(model, width: int = 2) -> np.ndarray:
     rows = []
     pixels = open_pixels(read_videos().query("split == 'test'"), FRAMES, SIZE, 1)
     with torch.no_grad():
-        for batch in mama.Inputs(pixels).in_order(1, CPU):
+        for batch in mama.read_inputs(pixels).in_order(1, CPU):
             rows.append(mama.components(network.eval()(*batch[:3]), batch.target, -1))
     return torch.cat(rows).numpy()
 
@@ -328,7 +328,7 @@ def test_a_step_of_the_generator_then_one_of_the_discriminator(small):
     )
     run = Run(read_videos(), CPU, seed=1, workers=1, train_frames=0, scratch=small)
     pixels = np.random.default_rng(0).integers(0, 256, (14, SIZE, SIZE, 3), dtype=np.uint8)
-    inputs = mama.Inputs({"train/1": pixels, "train/2": pixels[::-1]})
+    inputs = mama.read_inputs({"train/1": pixels, "train/2": pixels[::-1]})
     results = []
     for textbook in (False, True):
         torch.manual_seed(0)

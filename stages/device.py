@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def own_device(names: tuple[str, ...]) -> str:
         else:
             return name
     return names[-1]
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held so far, in GB: on the GPU where that is the device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says is there at least what the parent process held
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
 
 
 def device_name(device: torch.device) -> str:

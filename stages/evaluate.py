@@ -2,104 +2,103 @@
 
 params.yaml, data/scores/<method>.*, data/frames, data/masks, data/videos.parquet, data/labels.parquet,
 data/dataset.json
--> metrics/metrics.json, metrics/recipe.yaml, metrics/plots/
+-> metrics/metrics.json, metrics/recipe.yaml, metrics/plots/, metrics/tables/
 
 Judges every frame of the test videos or, where the authors' protocol says so, those that the method scores.
 The measures of a data set with one label set stand right under the protocol; with several (Avenue) under the
 protocol and the label set, since they are not on one scale. Without labels there are score curves and counts alone.
+`metrics/tables` is what the report is made of: see `stages.evaluation.written`.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
 from stages.command import VigilError, command
-from stages.evaluation.alarms import alarms, at_threshold, threshold
-from stages.evaluation.checks import check_classes, check_labels, check_scores
-from stages.evaluation.fusion import fuse_table, of_checkpoint
-from stages.evaluation.highlights import scored_objects
+from stages.evaluation.alarms import threshold, worth
+from stages.evaluation.checks import check_labels
+from stages.evaluation.fusion import of_checkpoint
+from stages.evaluation.highlights import shown
 from stages.evaluation.intervals import intervals
-from stages.evaluation.pictures import Judged, draw_checkpoints, draw_highlights, draw_roc, draw_scores
-from stages.evaluation.regions import rbdc_tbdc, truth_table
+from stages.evaluation.outcomes import Outcome, outcome
+from stages.evaluation.pictures import draw_checkpoints, draw_highlights, draw_roc, draw_scores
+from stages.evaluation.regions import detections, rbdc_tbdc, truth_table
 from stages.evaluation.roc import measure
-from stages.evaluation.search import settle
-from stages.evaluation.tables import label_hash, rows_by, with_truth
+from stages.evaluation.tables import content_hash, label_hash, rows_by
+from stages.evaluation.written import write_tables
 from stages.io.files import replacing
+from stages.io.masks import masked, read_masks
 from stages.params import Params, load, recipe_module
 from stages.recipes import Fusion
 
 T = TypeVar("T")
-MASKS = Path("data/masks")
 
 
 @command
 def main() -> str:
     """Read, check, fuse, measure, write."""
     params = load()
-    method = params.method
-    recipe = params.recipe(method)
-    module = recipe_module(method)
+    method, sigma = params.method, params.evaluate.smooth
+    recipe, module = params.recipe(method), recipe_module(method)
     scores = pd.read_parquet(_there(f"data/scores/{method}.parquet"))
     cost = json.loads(_there(f"data/scores/{method}.json").read_text())
-    videos = pd.read_parquet(_there("data/videos.parquet"))
+    videos = pd.read_parquet(_there("data/videos.parquet")).set_index("video")
     labels = pd.read_parquet(_there("data/labels.parquet"))
     card = json.loads(_there("data/dataset.json").read_text())
 
-    split = videos[getattr(module, "SPLIT", "split")]
-    lengths = videos[split == "test"].set_index("video")["frames"].to_dict()
+    tests = videos.loc[videos[getattr(module, "SPLIT", "split")] == "test"]
+    lengths = tests["frames"].to_dict()
     if not lengths:
-        raise VigilError("the data set has no test videos, so there is nothing to evaluate: add one to its test part")
+        raise VigilError(
+            "the data set has no test videos, so there is nothing to evaluate: add one to its test part, "
+            "or score one with the trained model: python -m stages.watch VIDEO"
+        )
     labels = labels.loc[labels["video"].isin([*lengths])]
     check_labels(labels, lengths)
     truths = rows_by(labels, "label_set")
 
-    sigma = params.evaluate.smooth
     ladder = module.ladder(recipe.fuse)
     names = [*ladder]
     rungs = {"honest": names[0], "paper": names[-1]}
-    settled, curves, fused, judged = {}, {}, {}, {}
-    for rung, fusion in ladder.items():
-        check_scores(of_checkpoint(scores, "chosen"), fusion, lengths)
-        for name in truths or [""]:
-            key = rung, name
-            settled[key], curves[key] = settle(scores, fusion, sigma, lengths, truths.get(name))
-            rows = of_checkpoint(scores, settled[key].checkpoint)
-            fused[key] = fuse_table(rows, settled[key], sigma, lengths)
-            if name:
-                judged[key] = _judge(fused[key], truths[name], name)
+    found = {
+        (rung, name): outcome(scores, fusion, sigma, lengths, truths.get(name))
+        for rung, fusion in ladder.items()
+        for name in truths or [""]
+    }
+    by_protocol = {protocol: {name: found[rung, name] for name in truths or [""]} for protocol, rung in rungs.items()}
+    # the honest rule looks at no label: the same for all label sets
+    honest = next(iter(by_protocol["honest"].values()))
+    chosen = of_checkpoint(scores, honest.fusion.checkpoint)
+    bar = threshold(chosen, honest.fusion, sigma, videos["frames"].to_dict(), params.evaluate.quantile)
+    regions = detections(chosen, honest.fusion, videos)
 
-    alarmed = {}
-    every_length = videos.set_index("video")["frames"].to_dict()
-    fps = videos.set_index("video")["fps"].to_dict()
-    for name in truths or [""]:
-        key = rungs["honest"], name
-        rows = of_checkpoint(scores, settled[key].checkpoint)
-        bar = threshold(rows, settled[key], sigma, every_length, params.evaluate.quantile)
-        alarmed[name] = _alarms(fused[key], judged[key][1] if name else None, bar, params.evaluate.quantile, fps)
-
-    notes = _notes(params, card, bool(truths))
+    notes = _notes(params, card, bool(truths), cost.get("rests_on", {}))
     metrics: dict[str, Any] = {"method": method, "dataset": params.dataset, "seed": params.seed}
+    metrics["data"] = {"videos": len(tests), "frames": sum(lengths.values()), "hash": content_hash(tests["hash"])}
     for protocol, rung in rungs.items():
-        measures = {
-            name: _measures(judged[rung, name], params.seed) | _choices(settled[rung, name], ladder[rung])
-            for name in truths
-        }
-        metrics[protocol] = _unnested(measures or {"": {"frames": len(fused[rung, ""])}})
+        by_set = by_protocol[protocol]
+        metrics[protocol] = _unnested(
+            {
+                name: _measures(by_set[name], params.seed) | _choices(by_set[name].fusion, ladder[rung])
+                for name in truths
+            }
+            or {"": {"frames": len(by_set[""].frames)}}
+        )
     if truths:
-        metrics["ladder"] = {
-            rung: _unnested({name: roc_auc_score(judged[rung, name][1], judged[rung, name][0]) for name in truths})
-            for rung in ladder
+        metrics["ladder"] = {rung: _unnested({name: _auc(found[rung, name]) for name in truths}) for rung in ladder}
+    metrics["alarms"] = _unnested(
+        {
+            name: worth(one.frames, bar, params.evaluate.quantile, videos["fps"].to_dict())
+            for name, one in by_protocol["honest"].items()
         }
-    metrics["alarms"] = _unnested(alarmed)
-    if ladder[rungs["honest"]].frames == "objects":
-        key = rungs["honest"], next(iter(truths), "")
-        metrics |= _regions(scored_objects(scores, settled[key]), lengths)
+    )
+    if regions is not None:
+        metrics |= _regions(regions, lengths, "boxes" if honest.fusion.frames == "objects" else "error maps")
     if truths:
         metrics["labels"] = _unnested({name: _label_set(name, truth) for name, truth in truths.items()})
     metrics["cost"] = {key: value for key, value in cost.items() if key not in ("method", "seed")}
@@ -111,19 +110,20 @@ def main() -> str:
 
     with replacing("metrics/plots") as folder:
         folder.mkdir()
-        drawn = {name: judged[rungs[params.protocol], name] for name in truths}
-        key = rungs[params.protocol], next(iter(truths), "")
-        draw_scores(folder, params.protocol, fused[key], truths, drawn, title(f"{params.protocol} protocol"))
-        draw_highlights(folder, scores, settled[key], fused[key], truths, title(f"{params.protocol} protocol"))
+        drawn = by_protocol[params.protocol]
+        draw_scores(folder, params.protocol, drawn, truths, title(f"{params.protocol} protocol"))
+        draw_highlights(folder, honest.frames, regions, truths, title("honest protocol"))
         if truths:
-            both = {(protocol, name): judged[rung, name] for protocol, rung in rungs.items() for name in truths}
-            draw_roc(folder, both, title("both protocols"))
-            draw_checkpoints(folder, {name: curves[rungs["paper"], name] for name in truths}, title("paper protocol"))
+            draw_roc(folder, by_protocol, title("both protocols"))
+            draw_checkpoints(folder, by_protocol["paper"], title("paper protocol"))
+    with replacing("metrics/tables") as folder:
+        folder.mkdir()
+        write_tables(folder, lengths, by_protocol, bar, shown(honest.frames, bar), regions, chosen)
     with replacing("metrics/recipe.yaml") as path:
         YAML().dump({"dataset": params.dataset, "seed": params.seed, method: recipe.model_dump()}, path)
     with replacing("metrics/metrics.json") as path:
         path.write_text(json.dumps(_rounded(metrics), indent=2) + "\n")
-    return f"{len(scores)} rows of scores, {len(truths)} label set(s) -> metrics/metrics.json, metrics/plots"
+    return f"{len(scores)} rows of scores, {len(truths)} label set(s) -> metrics/metrics.json, plots, tables"
 
 
 def _there(path: str) -> Path:
@@ -132,58 +132,33 @@ def _there(path: str) -> Path:
     return Path(path)
 
 
-def _judge(fused: pd.DataFrame, truth: pd.DataFrame, name: str) -> Judged:
-    rows = with_truth(fused, truth)
-    abnormal = rows["abnormal"].to_numpy(bool)
-    check_classes(abnormal, name)
-    return rows["score"].to_numpy(), abnormal, rows["video"].to_numpy()
-
-
-def _measures(judged: Judged, seed: int) -> dict[str, Any]:
+def _measures(one: Outcome, seed: int) -> dict[str, Any]:
     """The measures, and behind each that has one its interval, named since `dvc metrics show` leaves lists out."""
-    ranges = {
-        f"{key}_interval": found and dict(zip(("low", "high"), found, strict=True))
-        for key, found in intervals(*judged, seed).items()
-    }
+    ranges = intervals(*one.judged, seed)
     found: dict[str, Any] = {}
-    for key, value in measure(*judged).items():
+    for key, value in measure(*one.judged).items():
         found[key] = value
-        if f"{key}_interval" in ranges:
-            found[f"{key}_interval"] = ranges[f"{key}_interval"]
+        if key in ranges:
+            ends = ranges[key]
+            found[f"{key}_interval"] = ends and dict(zip(("low", "high"), ends, strict=True))
     return found
 
 
-def _alarms(
-    fused: pd.DataFrame, abnormal: np.ndarray | None, bar: float | None, quantile: float, fps: Mapping[str, float]
-) -> dict[str, Any]:
-    """The threshold, and what it is worth; without labels, how often it is passed."""
-    if bar is None:
-        return {"threshold": None, "reason": "it takes scores of normal training frames, and the method gives none"}
-    if abnormal is None:
-        worth = {"alarms": len(alarms(fused, fused["score"].to_numpy() > bar)[0])}
-    else:
-        worth = at_threshold(fused.assign(abnormal=abnormal), bar, fps)
-    return {"quantile": quantile, "threshold": bar} | worth
+def _auc(one: Outcome) -> float:
+    score, abnormal, _ = one.judged
+    return float(roc_auc_score(abnormal, score))
 
 
-def _regions(objects: pd.DataFrame, lengths: Mapping[str, int]) -> dict[str, Any]:
+def _regions(found: pd.DataFrame, lengths: Mapping[str, int], of: str) -> dict[str, Any]:
     """How well boxes tell where and for how long, in the test videos that have pixel truth; empty where none has."""
-    known = {video: length for video, length in lengths.items() if (MASKS / f"{video}.npz").exists()}
-    truth = truth_table({video: _masks(MASKS / f"{video}.npz") for video in known})
+    known = {video: length for video, length in lengths.items() if masked(video)}
+    truth = truth_table({video: read_masks(video) for video in known})
     if truth.empty:
         return {}
     frames = sum(known.values())
-    rbdc, tbdc = rbdc_tbdc(truth, objects.loc[objects["video"].isin([*known])], frames)
+    rbdc, tbdc = rbdc_tbdc(truth, found.loc[found["video"].isin([*known])], frames)
     counts = {"regions": len(truth), "tracks": truth.groupby(["video", "track"]).ngroups}
-    return {"regions": {"rbdc": rbdc, "tbdc": tbdc, "videos": len(known), "frames": frames} | counts}
-
-
-def _masks(path: Path) -> Iterator[np.ndarray]:
-    """A video's pixel truth, a frame at a time: unpacked, all of them together may not fit in memory."""
-    with np.load(path) as file:
-        packed, width = file["mask"], int(file["shape"][2])
-    for rows in packed:
-        yield np.unpackbits(rows, axis=-1, count=width).view(bool)
+    return {"regions": {"rbdc": rbdc, "tbdc": tbdc, "of": of, "videos": len(known), "frames": frames} | counts}
 
 
 def _choices(settled: Fusion, asked: Fusion) -> dict[str, Any]:
@@ -202,8 +177,13 @@ def _label_set(name: str, truth: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _notes(params: Params, card: Mapping[str, Any], labelled: bool) -> list[str]:
+def _notes(params: Params, card: Mapping[str, Any], labelled: bool, rests_on: Mapping[str, str]) -> list[str]:
     """Say what a reader must know before comparing these numbers with others."""
+    without_weights = [
+        f"{path.split('.')[0]}: {choice}"
+        for path, choice in rests_on.items()
+        if choice in recipe_module(params.method).RESTS_ON[path]
+    ]
     notes = []
     if params.dataset == "demo":
         notes.append("made data, not a benchmark")
@@ -211,6 +191,8 @@ def _notes(params: Params, card: Mapping[str, Any], labelled: bool) -> list[str]
         notes.append("videos of the data set may be missing, not comparable with published figures")
     if not labelled:
         notes.append("no labels: score curves and counts, no AUC")
+    if without_weights:
+        notes.append(f"without published weights ({', '.join(without_weights)})")
     if params.evaluate.smooth:
         notes.append(f"smoothed over past and future frames, sigma {params.evaluate.smooth:g}")
     return notes
@@ -225,8 +207,6 @@ def _rounded(value: Any) -> Any:
     """All floats to 6 digits behind the point."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
     return round(value, 6) if isinstance(value, float) else value
 
 

@@ -2,8 +2,9 @@
 
     python -m stages.score METHOD
 
-The table has a row a scored frame, object or snippet, and a column a raw component, before any normalisation. The JSON
-beside it says what scoring costs.
+The table has a row a scored frame, object or snippet, and a column a raw component, before any normalisation; where a
+method predicts or reconstructs frames, also where it errs (`stages.io.maps`). The JSON beside it says what scoring
+costs, without the extractors, and what it rests on.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from stages import params
 from stages.command import command
 from stages.cost import parameters_and_gmac
-from stages.device import device_name
+from stages.device import device_name, peak_memory
 from stages.io.files import replacing
 from stages.io.models import load_trained
 from stages.run import running
@@ -36,9 +37,12 @@ def main(method: str) -> str:
             "seed": settings.seed,
             "device": device_name(run.device),
             "frames_per_second": round(speed, 1),
+            "peak_memory_gb": round(peak_memory(run.device), 2),
             **(parameters_and_gmac(*module.cost_input(recipe, *models)) if models else {"parameters": 0, "gmac": 0.0}),
             "model": ", ".join(origins) or "none: nothing is trained",
         }
+        if rests_on := settings.rests_on(method):
+            cost["rests_on"] = rests_on
         table = Path(f"data/scores/{method}.parquet")
         with replacing(table) as temporary:
             scores.to_parquet(temporary, index=False)

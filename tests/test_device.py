@@ -53,3 +53,17 @@ def test_each_process_holds_a_device_of_its_own():
         for process in (first, second, third):
             if process.poll() is None:
                 process.communicate("\n")
+
+
+def test_peak_memory_counts_what_was_let_go():
+    """In a process of its own: how much this one has held nobody knows."""
+    code = """
+import torch
+from stages.device import peak_memory
+before = peak_memory(torch.device("cpu"))
+held = torch.ones(300_000_000, dtype=torch.uint8)
+del held
+print(peak_memory(torch.device("cpu")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.2 < float(done.stdout) < 0.5

@@ -12,6 +12,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from stages import evaluate
+from stages.io.maps import SIDE, packed
 from tests.conftest import set_params
 
 LENGTHS = {"test/2": 12, "test/10": 9, "test/11": 8}
@@ -67,6 +68,8 @@ def made(tmp_path, monkeypatch) -> Path:
     videos = pd.DataFrame({"video": ["train/1", *LENGTHS], "split": ["train", "test", "test", "test"]})
     videos["frames"] = np.array([8, *LENGTHS.values()], np.int32)
     videos["fps"] = np.float32(2.0)
+    videos["height"], videos["width"] = 32, 64
+    videos["hash"] = videos["video"]
     videos.to_parquet("data/videos.parquet")
     labels("made").to_parquet("data/labels.parquet")
     Path("data/dataset.json").write_text(json.dumps({"name": "demo", "title": "Made plaza"}))
@@ -90,7 +93,9 @@ def contents() -> dict[str, bytes]:
 def test_metrics_by_hand(made):
     evaluate.main()
     found = metrics()
-    assert list(found) == ["method", "dataset", "seed", "honest", "paper", "ladder", "alarms", "labels", "cost", "note"]
+    assert list(found) == [
+        "method", "dataset", "seed", "data", "honest", "paper", "ladder", "alarms", "labels", "cost", "note",
+    ]  # fmt: skip
     assert (found["method"], found["dataset"], found["seed"]) == ("mnad", "demo", 3)
     assert found["note"] == "made data, not a benchmark"
     assert found["cost"] == {"device": "CPU", "parameters": 7, "gmac": 0.123457, "frames_per_second": 2.0}
@@ -99,6 +104,7 @@ def test_metrics_by_hand(made):
     # that all its frames lie with the even ones below the abnormal ones, whatever videos are drawn
     assert found["paper"] == {
         "auc_micro": 1.0, "auc_micro_interval": CERTAIN, "auc_macro": 1.0, "macro_videos": 2, "macro_skipped": 1,
+        "macro_rules": {"skip": 1.0, "pad": 1.0, "one": 1.0, "zero": pytest.approx(2 / 3, abs=1e-6)},
         "ap": 1.0, "ap_interval": CERTAIN, "eer": 0.0, "frames": 17, "abnormal": 6,
     }  # fmt: skip
 
@@ -164,7 +170,7 @@ def test_a_method_without_training_scores_has_no_threshold(made):
     evaluate.main()
     found = metrics()["alarms"]
     assert found == {
-        "threshold": None, "reason": "it takes scores of normal training frames, and the method gives none",
+        "threshold": None, "reason": "it takes scores of normal training frames, and there are none",
     }  # fmt: skip
 
 
@@ -193,9 +199,62 @@ def test_regions_by_hand(made):
     evaluate.main()
     # a quarter of the regions before the false positive, in one of 12 frames; then one half; the track at once
     assert metrics()["regions"] == {
-        "rbdc": pytest.approx(1 / 12 * 1 / 4 + 11 / 12 * 1 / 2, abs=1e-6), "tbdc": 1.0,
+        "rbdc": pytest.approx(1 / 12 * 1 / 4 + 11 / 12 * 1 / 2, abs=1e-6), "tbdc": 1.0, "of": "boxes",
         "videos": 1, "frames": 12, "regions": 4, "tracks": 1,
     }  # fmt: skip
+
+
+def test_error_maps_are_detections_too(made):
+    """The cell in row 5, column 10 glows in frames 4 to 7 of test/2: pixels 5 to 6 down and 20 to 22 across."""
+
+    def with_maps(table: pd.DataFrame) -> pd.DataFrame:
+        maps = np.zeros((len(table), SIDE, SIDE))
+        maps[(table["video"] == "test/2") & (table["frame"] < 8), 5, 10] = 1
+        return table.assign(map=packed(maps))
+
+    edit("scores/mnad", with_maps)
+    mask = np.zeros((12, 32, 64), bool)
+    mask[4:8, 5:6, 20:22] = True
+    Path("data/masks/test").mkdir(parents=True)
+    np.savez_compressed("data/masks/test/2.npz", mask=np.packbits(mask, axis=-1), shape=np.array(mask.shape))
+    evaluate.main()
+    found = metrics()["regions"]
+    assert (found["rbdc"], found["tbdc"], found["of"]) == (1.0, 1.0, "error maps")
+    regions = pd.read_parquet("metrics/tables/regions.parquet")
+    assert regions[["video", "frame", "x1", "y1", "x2", "y2", "score"]].iloc[0].tolist() == [
+        "test/2",
+        5,
+        20,
+        5,
+        22,
+        6,
+        1,
+    ]
+    shown = pd.read_parquet("metrics/tables/shown.parquet")
+    scored = shown["frame"] > 3
+    assert {len(one) for one in shown.loc[scored, "map"]} == {2 * SIDE * SIDE}
+    assert shown.loc[~scored, "map"].isna().all()
+
+
+def test_tables_by_hand(made):
+    evaluate.main()
+    frames = pd.read_parquet("metrics/tables/frames.parquet")
+    assert list(frames) == ["video", "frame", "honest", "paper", "alarm", "abnormal"]
+    assert frames.groupby("video", sort=False).size().to_dict() == LENGTHS
+    np.testing.assert_allclose(frames["honest"][:12], [-1, -1, -1, -1, -1, 1, -1, 1, -1, 1, -1, 1])
+    np.testing.assert_allclose(frames["paper"][:6], [np.nan] * 4 + [-0.5, 0.5])
+    assert list(frames["alarm"]) == list(frames["honest"] > 0)
+    assert list(frames["abnormal"]) == list(labels("made")["abnormal"])
+    shown = pd.read_parquet("metrics/tables/shown.parquet")
+    misses = shown.loc[shown["kind"] == "miss"]
+    assert misses[["video", "frame", "start", "stop"]].to_numpy().tolist() == [
+        ["test/2", 3, 3, 4],
+        ["test/10", 3, 3, 4],
+    ]
+    videos = pd.read_csv("metrics/tables/videos.csv").set_index(["protocol", "video"])
+    assert videos.loc[("honest", "test/2"), "auc"] == (4 + 0.5) / 5
+    assert np.isnan(videos.loc[("paper", "test/11"), "auc"])
+    assert (metrics()["data"]["videos"], metrics()["data"]["frames"]) == (3, 29)
 
 
 def test_recipe_is_resolved(made):
@@ -263,10 +322,23 @@ def test_without_labels_there_are_counts_and_score_curves(made):
     assert found["honest"] == {"frames": 29}
     assert found["paper"] == {"frames": 17}
     assert "labels" not in found
+    assert list(pd.read_parquet("metrics/tables/frames.parquet")) == ["video", "frame", "honest", "paper", "alarm"]
     assert found["alarms"] == {"quantile": 0.5, "threshold": -1.0, "alarms": 6}
     assert found["note"] == "no labels: score curves and counts, no AUC"
     assert {path.name for path in Path("metrics/plots").iterdir()} == {"scores.csv", "scores.png"}
     assert list(pd.read_csv("metrics/plots/scores.csv")) == ["video", "frame", "index", "score"]
+
+
+def test_extractors_without_published_weights_are_said(made):
+    set_params(made, method="state")
+    found = pd.DataFrame({"video": [*LENGTHS, "train/1", "train/1"], "frame": 3, "raw": np.arange(5.0), "flow": 1.0})
+    found = found.assign(split=found["video"].str.split("/").str[0], x1=1.0, y1=1.0, x2=2.0, y2=2.0)
+    found.to_parquet("data/scores/state.parquet")
+    cost = {"device": "CPU", "rests_on": {"flow.state.network": "flownet2", "boxes.source": "motion"}}
+    Path("data/scores/state.json").write_text(json.dumps(cost))
+    evaluate.main()
+    assert metrics()["note"] == "made data, not a benchmark; without published weights (boxes: motion)"
+    assert metrics()["cost"] == cost
 
 
 def test_smoothing_and_partial_data_are_said(made):

@@ -3,7 +3,7 @@
 No label of a test video touches the threshold. The training frames are those that the model has learnt from, which it
 knows better than any other normal frame: expect more false alarms than the quantile promises.
 
-Shapes: N frames of all videos, A alarms.
+Shapes: N frames of all videos, A runs of them.
 """
 
 from collections.abc import Mapping
@@ -36,14 +36,32 @@ def threshold(
         quantile: of the frames, 0..1, that lie below.
 
     Returns:
-        None where no training frame is scored.
+        None where no training frame is scored; the statistics of an imported model are of no frames.
     """
     train = scores.loc[scores["split"] == "train"]
-    if train.empty:
+    scored = {video: lengths[video] for video in rows_by(train, "video") if video in lengths}
+    if not scored:
         return None
-    scored = {video: lengths[video] for video in rows_by(train, "video")}
     fused = fuse_table(pd.concat([train, train.assign(split="test")]), fusion, sigma, scored)
     return float(np.quantile(fused["score"], quantile))
+
+
+def worth(frames: pd.DataFrame, bar: float | None, quantile: float, fps: Mapping[str, float]) -> dict[str, Any]:
+    """The threshold and what it is worth, as `at_threshold` says; without labels, how often it is passed.
+
+    Args:
+        frames: video, frame, score and, where there are labels, abnormal of the judged frames, in order.
+        bar: the threshold; None where there is none.
+        quantile: that it is.
+        fps: video -> frames a second, NaN where unknown.
+    """
+    if bar is None:
+        return {"threshold": None, "reason": "it takes scores of normal training frames, and there are none"}
+    if "abnormal" in frames:
+        found = at_threshold(frames, bar, fps)
+    else:
+        found = {"alarms": len(runs(frames, frames["score"].to_numpy() > bar)[0])}
+    return {"quantile": quantile, "threshold": bar} | found
 
 
 def at_threshold(frames: pd.DataFrame, threshold: float, fps: Mapping[str, float]) -> dict[str, Any]:
@@ -64,7 +82,7 @@ def at_threshold(frames: pd.DataFrame, threshold: float, fps: Mapping[str, float
     """
     alarmed, abnormal = frames["score"].to_numpy() > threshold, frames["abnormal"].to_numpy(bool)
     found = int(np.sum(alarmed & abnormal))
-    starts, stops = alarms(frames, alarmed)
+    starts, stops = runs(frames, alarmed)
     touched = np.cumsum(np.append(0, abnormal))
     false = int(np.sum(touched[stops] == touched[starts]))
     counts = frames.groupby("video", sort=False).size()
@@ -82,15 +100,13 @@ def at_threshold(frames: pd.DataFrame, threshold: float, fps: Mapping[str, float
     return result | {"false_alarms_per_hour": false / hours}
 
 
-def alarms(
-    frames: pd.DataFrame, alarmed: Bool[np.ndarray, " N"]
-) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
-    """First row, and the one behind the last, of each run of alarmed consecutive frames of one video."""
+def runs(frames: pd.DataFrame, flag: Bool[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
+    """First row, and the one behind the last, of each run of flagged consecutive frames of one video."""
     frame, video = frames["frame"].to_numpy(), pd.factorize(frames["video"])[0]
     follows = np.append(False, (np.diff(frame) == 1) & (np.diff(video) == 0))
-    goes_on = follows & np.append(False, alarmed[:-1])
-    starts = np.flatnonzero(alarmed & ~goes_on)
-    ends = np.flatnonzero(alarmed & ~np.append((goes_on & alarmed)[1:], False))
+    goes_on = follows & np.append(False, flag[:-1])
+    starts = np.flatnonzero(flag & ~goes_on)
+    ends = np.flatnonzero(flag & ~np.append((goes_on & flag)[1:], False))
     return starts, ends + 1
 
 

@@ -122,10 +122,11 @@ def score_figure(
 def highlights_figure(
     frames: Sequence[tuple[str, UInt8[np.ndarray, "H W 3"], pd.DataFrame | None]], title: str
 ) -> Figure:
-    """The frames of highest score; with objects, each with its boxes, and its highest object enlarged beside it.
+    """The frames of highest score; where a method says where, with boxes, and the highest one enlarged beside it.
 
     Args:
-        frames: what to write above a frame, the frame (red first), and rows of x1, y1, x2, y2, score of its objects.
+        frames: what to write above a frame, the frame (red first), and rows of x1, y1, x2, y2, score of what
+            was detected in it.
         title: above the picture; may have several lines.
     """
     beside = any(objects is not None for _, _, objects in frames)
@@ -147,7 +148,7 @@ def highlights_figure(
             row[0].add_patch(box)
         x1, y1, x2, y2 = np.ceil(boxes[0]).clip(0).astype(int)
         row[1].imshow(image[y1:y2, x1:x2])
-        row[1].set_title(f"its highest object: {scores[0]:.3g}", loc="left", fontsize="small")
+        row[1].set_title(f"the highest: {scores[0]:.3g}", loc="left", fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 

@@ -13,10 +13,14 @@ over unions is highest: where two merge, the better fit goes on and the other tr
 starts; a frame without it ends a track, since nothing says that what comes then is the same. The published figures come
 from boxes and tracks that people drew, and are not on one scale with these.
 
+What is detected are the objects of a method that scores objects. A method that predicts or reconstructs frames has
+error maps instead: a detection is the box around connected cells that are hotter than all but one in a thousand cells
+of normal training frames, one cell a frame; its score is its hottest cell's.
+
 The curve is joined by straight lines from no detection (0, 0) on, cut at one false positive a frame; a detector that
 has shown all that it has before goes on level.
 
-Shapes: H, W of the mask; R true regions, D detections, K tracks.
+Shapes: H, W of the mask; R true regions, D detections, K tracks; N frames with error maps of side x side cells.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +28,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float16, Int
 from scipy.optimize import linear_sum_assignment
+
+from stages.evaluation.fusion import fuse
+from stages.io.maps import unpacked
+from stages.recipes import Fusion
 
 ALPHA, BETA = 0.1, 0.1
 JOIN = 3  # pixels, by which the parts of a mask are widened to see which are one
@@ -81,6 +89,61 @@ def ious(left: Float[np.ndarray, "N 4"], right: Float[np.ndarray, "M 4"]) -> Flo
     sizes = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (left, right)]
     union = sizes[0][:, None] + sizes[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def detections(scores: pd.DataFrame, fusion: Fusion, videos: pd.DataFrame) -> pd.DataFrame | None:
+    """What is detected in the test videos: columns video, frame, x1, y1, x2, y2, score.
+
+    Args:
+        scores: rows of video, split, frame; with a row an object the box's sides and the components, else error maps.
+        fusion: how an object's components become a score.
+        videos: height and width of each video, its name the index.
+
+    Returns:
+        None where the method says nothing about where, or has no training frames to tell what is hot.
+    """
+    test, train = (scores.loc[scores["split"] == split] for split in ("test", "train"))
+    if fusion.frames == "objects":
+        columns = [{name: rows[name].to_numpy() for name in fusion.weights} for rows in (test, train)]
+        return test[["video", "frame", *SIDES]].assign(score=fuse(fusion, *columns))
+    if "map" not in scores or train.empty:
+        return None
+    sizes = dict(zip(videos.index, zip(videos["height"], videos["width"], strict=True), strict=True))
+    return hot_regions(test[["video", "frame"]], unpacked(test["map"]), hot(unpacked(train["map"])), sizes)
+
+
+def hot(maps: Float16[np.ndarray, "N side side"]) -> float:
+    """Above what a cell is hot: what one cell a frame, on average, of normal training frames passes."""
+    return float(np.quantile(maps.astype(np.float32), 1 - 1 / maps[0].size))
+
+
+def hot_regions(
+    frames: pd.DataFrame,
+    maps: Float16[np.ndarray, "N side side"],
+    bar: float,
+    sizes: Mapping[str, tuple[int, int]],
+) -> pd.DataFrame:
+    """The boxes around connected hot cells: columns video, frame, x1, y1, x2, y2, score.
+
+    Args:
+        frames: video and frame of each map.
+        maps: errors of each frame's cells.
+        bar: above which a cell is hot.
+        sizes: video -> height and width of its frames in pixels.
+    """
+    side, rows, parts = maps.shape[-1], [], [np.empty((0, 5))]
+    for row in np.flatnonzero((maps > bar).any(axis=(1, 2))):
+        cells = maps[row].astype(np.float32)
+        count, of_cell, stats, _ = cv2.connectedComponentsWithStats((cells > bar).astype(np.uint8), connectivity=8)
+        boxes = stats[1:, :4].astype(float)  # the first is the background; x, y, width, height
+        boxes[:, 2:] += boxes[:, :2]
+        height, width = sizes[frames["video"].iat[row]]
+        hottest = np.zeros(count)
+        np.maximum.at(hottest, of_cell.ravel(), cells.ravel())
+        parts.append(np.column_stack([boxes * np.array([width, height, width, height]) / side, hottest[1:]]))
+        rows += [row] * (count - 1)
+    table = pd.DataFrame(np.concatenate(parts), columns=[*SIDES, "score"])
+    return pd.concat([frames.iloc[rows][["video", "frame"]].reset_index(drop=True), table], axis=1)
 
 
 def rbdc_tbdc(truth: pd.DataFrame, detections: pd.DataFrame, frames: int) -> tuple[float, float]:

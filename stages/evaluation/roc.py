@@ -18,20 +18,24 @@ def measure(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], vi
 
     Returns:
         auc_micro: area under the ROC curve over the frames of all videos together.
-        auc_macro: mean of the videos' own areas, over the videos that have normal and abnormal frames; None
-            where no video has both.
+        auc_macro: mean of the videos' own areas by the rule `skip` of `macro_aucs`.
         macro_videos, macro_skipped: how many videos that mean covers, and how many have one class only.
+        macro_rules: the same mean by each rule in use.
         ap: average precision, abnormal frames the positive class, no interpolation.
         eer: equal error rate.
         frames, abnormal: how many frames were judged, and how many of them are abnormal.
     """
-    by_video = video_aucs(score, abnormal, video)
+    table = pd.DataFrame({"video": video, "score": score, "abnormal": abnormal})
+    by_video = video_aucs(table)
+    rules = macro_aucs(by_video)
+    both = int(np.isfinite(by_video["auc"].to_numpy()).sum())
     fpr, tpr, _ = roc_curve(abnormal, score)
     return {
         "auc_micro": float(roc_auc_score(abnormal, score)),
-        "auc_macro": float(np.mean(list(by_video.values()))) if by_video else None,
-        "macro_videos": len(by_video),
-        "macro_skipped": len(np.unique(video)) - len(by_video),
+        "auc_macro": rules["skip"],
+        "macro_videos": both,
+        "macro_skipped": len(by_video) - both,
+        "macro_rules": rules,
         "ap": float(average_precision_score(abnormal, score)),
         "eer": equal_error_rate(fpr, tpr),
         "frames": len(score),
@@ -39,15 +43,42 @@ def measure(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], vi
     }
 
 
-def video_aucs(score: Float[np.ndarray, " N"], abnormal: Bool[np.ndarray, " N"], video: np.ndarray) -> dict[str, float]:
-    """Area under the ROC curve of each video that has normal and abnormal frames, in order of appearance."""
-    table = pd.DataFrame({"video": video, "score": score, "abnormal": abnormal})
-    aucs = {}
-    for name, rows in rows_by(table, "video").items():
-        truth = rows["abnormal"].to_numpy()
-        if truth.any() and not truth.all():
-            aucs[name] = float(roc_auc_score(truth, rows["score"]))
-    return aucs
+def video_aucs(frames: pd.DataFrame) -> pd.DataFrame:
+    """Each video's own area under the ROC curve: columns video, frames, abnormal, auc, in order of appearance.
+
+    `frames` has columns video, score, abnormal. The area is NaN where the video has frames of one class only.
+    """
+    rows = []
+    for name, own in rows_by(frames, "video").items():
+        truth = own["abnormal"].to_numpy(bool)
+        both = truth.any() and not truth.all()
+        auc = float(roc_auc_score(truth, own["score"])) if both else np.nan
+        rows.append({"video": name, "frames": len(own), "abnormal": int(truth.sum()), "auc": auc})
+    return pd.DataFrame(rows)
+
+
+def macro_aucs(videos: pd.DataFrame) -> dict[str, float | None]:
+    """The mean of the videos' areas, by the four rules for videos of one class that are in use.
+
+    Args:
+        videos: as `video_aucs` gives them.
+
+    Returns:
+        skip: they are left out; None where nothing is left.
+        pad: every video is given one more normal frame below all others and one more abnormal frame above all.
+        one, zero: their area is taken for 1, or for 0.
+    """
+    auc, abnormal = videos["auc"].to_numpy(float), videos["abnormal"].to_numpy(int)
+    normal = videos["frames"].to_numpy(int) - abnormal
+    both = np.isfinite(auc)
+    # pairs of a normal and an abnormal frame that are in order: the video's own, and those with a new frame
+    won = np.where(both, auc, 0) * normal * abnormal + normal + abnormal + 1
+    return {
+        "skip": float(auc[both].mean()) if both.any() else None,
+        "pad": float(np.mean(won / ((normal + 1) * (abnormal + 1)))),
+        "one": float(np.where(both, auc, 1).mean()),
+        "zero": float(np.where(both, auc, 0).mean()),
+    }
 
 
 def equal_error_rate(fpr: Float[np.ndarray, " K"], tpr: Float[np.ndarray, " K"]) -> float:

@@ -1,6 +1,7 @@
 """Small things that tables of scores and labels need."""
 
 import hashlib
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -23,3 +24,8 @@ def label_hash(labels: pd.DataFrame) -> str:
         for video, frame, abnormal in zip(labels["video"], labels["frame"], labels["abnormal"], strict=True)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def content_hash(hashes: Iterable[str]) -> str:
+    """Name the content of some videos by their hashes: 12 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:12]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from stages.evaluation.alarms import alarms, at_threshold, threshold
+from stages.evaluation.alarms import at_threshold, runs, threshold
 from stages.evaluation.fusion import fuse_table
 from stages.recipes import Fusion
 
@@ -31,12 +31,12 @@ FRAMES = pd.concat(
 
 
 def test_alarms_by_hand():
-    starts, stops = alarms(FRAMES, FRAMES["score"].to_numpy() > 1)
+    starts, stops = runs(FRAMES, FRAMES["score"].to_numpy() > 1)
     assert list(zip(starts, stops, strict=True)) == [(1, 3), (5, 6), (7, 9), (9, 10)]
 
 
 def test_frames_that_are_not_judged_part_alarms():
-    starts, stops = alarms(FRAMES.drop(index=2), np.delete(FRAMES["score"].to_numpy() >= 0, 2))
+    starts, stops = runs(FRAMES.drop(index=2), np.delete(FRAMES["score"].to_numpy() >= 0, 2))
     assert list(zip(starts, stops, strict=True)) == [(0, 2), (2, 8), (8, 11)]
 
 
@@ -107,6 +107,11 @@ def test_a_training_frame_has_its_highest_objects_score():
     fusion = Fusion({"value": 1.0}, "none", "objects")
     assert threshold(train, fusion, 0.0, {"t/1": 4}, 1.0) == 5
     assert threshold(train, fusion, 0.0, {"t/1": 4}, 0.5) == (1 + 2) / 2
+
+
+def test_statistics_of_an_imported_model_are_of_no_frames():
+    scores = pd.concat([table("train", "published statistics", [0, 0], [1, 2]), table("test", "v", [0], [1])])
+    assert threshold(scores, Fusion({"value": 1.0}, "train_zscore", "objects"), 0.0, {"v": 1}, 0.99) is None
 
 
 def test_without_training_frames_there_is_no_threshold():

@@ -1,9 +1,8 @@
-"""The frames that are shown: the highest, one an event."""
+"""The frames that are shown: the highest, one an event; false alarms; misses."""
 
 import pandas as pd
 
-from stages.evaluation.highlights import highest_frames, scored_objects
-from stages.recipes import Fusion
+from stages.evaluation.highlights import SHOWN, highest_frames, shown
 
 
 def test_one_frame_of_each_event_by_hand():
@@ -20,14 +19,30 @@ def test_one_frame_of_each_event_by_hand():
     assert list(highest_frames(frames, 2, apart=1).score) == [9.0, 8.5]
 
 
-def test_objects_are_scored_by_the_training_ones():
-    box = {"x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}
-    scores = pd.DataFrame(
-        [
-            {"video": "t", "split": "train", "frame": 0, **box, "raw": 1.0, "flow": 0.0},
-            {"video": "t", "split": "train", "frame": 1, **box, "raw": 3.0, "flow": 4.0},
-            {"video": "a", "split": "test", "frame": 7, **box, "raw": 5.0, "flow": 2.0},
-        ]
+def test_false_alarms_and_misses_by_hand():
+    frames = pd.DataFrame(
+        {
+            "video": ["a"] * 9 + ["b"] * 3,
+            "frame": [*range(9), *range(3)],
+            #         in vain        missed                 found             in vain       missed
+            "score": [2.0, 3.0, 0.0, 0.2, 0.1, 0.0, 0.0, 2.0, 0.0, 9.0, 0.5, 0.0],
+            "abnormal": [False, False, False, True, True, False, True, True, False, False, False, True],
+        }
     )
-    found = scored_objects(scores, Fusion({"raw": 1.0, "flow": 2.0}, "train_zscore", "objects"))
-    assert found.to_dict("records") == [{"video": "a", "frame": 7, **box, "score": 3.0}]
+    found = shown(frames, 1.0)
+    highest = found.loc[found["kind"] == "highest"]
+    assert list(zip(highest["video"], highest["frame"], strict=True)) == [("b", 0), ("a", 1)]
+    assert found.loc[found["kind"] != "highest"].to_dict("records") == [
+        {"kind": "false_alarm", "rank": 0, "video": "b", "frame": 0, "score": 9.0, "start": 0, "stop": 1},
+        {"kind": "false_alarm", "rank": 1, "video": "a", "frame": 1, "score": 3.0, "start": 0, "stop": 2},
+        {"kind": "miss", "rank": 0, "video": "a", "frame": 3, "score": 0.2, "start": 3, "stop": 5},
+        {"kind": "miss", "rank": 1, "video": "b", "frame": 2, "score": 0.0, "start": 2, "stop": 3},
+    ]
+    assert set(shown(frames, None)["kind"]) == {"highest"}
+    assert set(shown(frames.drop(columns="abnormal"), 1.0)["kind"]) == {"highest"}
+
+
+def test_no_kind_is_shown_too_often():
+    frames = pd.DataFrame({"video": "a", "frame": range(60), "score": [0.0, 2.0] * 30, "abnormal": False})
+    found = shown(frames, 1.0)
+    assert found["kind"].value_counts().to_dict() == {"false_alarm": SHOWN, "highest": 3}

@@ -74,7 +74,7 @@ def test_highlights_show_the_highest_object_beside_its_frame():
     assert [len(axes.patches) for axes in (frame, other)] == [2, 0]
     assert frame.patches[-1].get_bbox().bounds == (30, 10, 6, 10)  # drawn last: on top
     assert (enlarged.images[0].get_array() == 255).all()
-    assert enlarged.get_title(loc="left") == "its highest object: 7.25"
+    assert enlarged.get_title(loc="left") == "the highest: 7.25"
     assert not nothing.images
     assert len(highlights_figure([("test/1", image, None)], "title").axes) == 1
 

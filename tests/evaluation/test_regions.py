@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.evaluation.regions import SIDES, area, ious, rbdc_tbdc, tracked, tracks, true_regions, truth_table
+from stages.evaluation.regions import (
+    SIDES,
+    area,
+    hot,
+    ious,
+    rbdc_tbdc,
+    tracked,
+    tracks,
+    true_regions,
+    truth_table,
+)  # fmt: skip
+from stages.evaluation.regions import detections as detected
+from stages.io.maps import SIDE, packed
+from stages.recipes import Fusion
 
 BOX = [10, 10, 20, 20]
 AWAY = [50, 50, 60, 60]
@@ -248,3 +261,54 @@ def test_no_track_is_twice_in_a_frame_or_has_a_gap(frames):
             seen.setdefault(int(track), []).append(frame)
     assert sorted(seen) == list(range(len(seen)))
     assert all(np.all(np.diff(at) == 1) for at in seen.values())
+
+
+def test_objects_are_scored_by_the_training_ones():
+    box = {"x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}
+    scores = pd.DataFrame(
+        [
+            {"video": "t", "split": "train", "frame": 0, **box, "raw": 1.0, "flow": 0.0},
+            {"video": "t", "split": "train", "frame": 1, **box, "raw": 3.0, "flow": 4.0},
+            {"video": "a", "split": "test", "frame": 7, **box, "raw": 5.0, "flow": 2.0},
+        ]
+    )
+    found = detected(scores, Fusion({"raw": 1.0, "flow": 2.0}, "train_zscore", "objects"), pd.DataFrame())
+    assert found is not None
+    assert found.to_dict("records") == [{"video": "a", "frame": 7, **box, "score": 3.0}]
+
+
+def table_with_maps(maps: np.ndarray, split: str, video: str) -> pd.DataFrame:
+    return pd.DataFrame({"video": video, "split": split, "frame": range(4, 4 + len(maps)), "map": packed(maps)})
+
+
+def test_hot_cells_become_boxes_in_pixels_of_the_source():
+    # of 1,024 cells a frame one reaches 1 in training: just above what the quantile bears
+    train = np.zeros((3, SIDE, SIDE))
+    train[:, 0, 0] = 0.5
+    test = np.zeros((2, SIDE, SIDE))
+    test[1, 2:4, 8:12] = 0.75
+    test[1, 3, 9] = 1.0
+    test[1, 4, 12] = 0.875  # touches by a corner
+    test[1, 20, 31] = 0.625
+    videos = pd.DataFrame({"height": [320], "width": [64]}, index=["test/1"])
+    scores = pd.concat([table_with_maps(train, "train", "train/1"), table_with_maps(test, "test", "test/1")])
+    found = detected(scores, Fusion({"psnr_reset": -1.0}, "train_zscore", "all"), videos)
+    assert found is not None
+    place = {"video": "test/1", "frame": 5}
+    assert found.to_dict("records") == [
+        {**place, "x1": 16.0, "y1": 20.0, "x2": 26.0, "y2": 50.0, "score": 1.0},
+        {**place, "x1": 62.0, "y1": 200.0, "x2": 64.0, "y2": 210.0, "score": 0.625},
+    ]
+
+
+def test_one_cell_a_frame_of_normal_frames_is_hot():
+    maps = np.random.default_rng(0).random((50, SIDE, SIDE)).astype(np.float16)
+    above = (maps > hot(maps)).sum() / len(maps)
+    assert 0.5 < above <= 1
+
+
+def test_without_maps_or_training_frames_nothing_is_detected():
+    fusion = Fusion({"psnr_reset": -1.0}, "train_zscore", "all")
+    scores = table_with_maps(np.zeros((1, SIDE, SIDE)), "test", "test/1")
+    assert detected(scores, fusion, pd.DataFrame()) is None
+    assert detected(scores.drop(columns="map"), fusion, pd.DataFrame()) is None

@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import auc, roc_curve
 
-from stages.evaluation.roc import equal_error_rate, measure, roc_points, video_aucs
+from stages.evaluation.roc import equal_error_rate, macro_aucs, measure, roc_points, video_aucs
 
 SCORE = np.array([0.1, 0.4, 0.35, 0.8])
 ABNORMAL = np.array([False, False, True, True])
@@ -31,6 +32,8 @@ def test_measure_by_hand():
         "auc_macro": 0.75,
         "macro_videos": 1,
         "macro_skipped": 0,
+        # padded, 3 more of 9 pairs are in order for the new normal frame, 2 for the new abnormal one
+        "macro_rules": {"skip": 0.75, "pad": pytest.approx((3 + 3 + 2) / 9), "one": 0.75, "zero": 0.75},
         "ap": pytest.approx((1 + 2 / 3) / 2),
         "eer": 0.5,
         "frames": 4,
@@ -43,10 +46,38 @@ def test_macro_skips_videos_of_one_class():
     score = np.array([5.0, 6.0, 1.0, 2.0, 9.0, 9.0])
     abnormal = np.array([False, True, False, True, True, True])
     video = np.array(["test/10", "test/10", "test/2", "test/2", "test/3", "test/3"])
-    assert video_aucs(score, abnormal, video) == {"test/10": 1, "test/2": 1}
+    by_video = video_aucs(pd.DataFrame({"video": video, "score": score, "abnormal": abnormal}))
+    assert by_video.fillna(-1).to_dict("list") == {
+        "video": ["test/10", "test/2", "test/3"], "frames": [2, 2, 2], "abnormal": [1, 1, 2], "auc": [1, 1, -1],
+    }  # fmt: skip
     found = measure(score, abnormal, video)
     assert (found["auc_macro"], found["macro_videos"], found["macro_skipped"]) == (1, 2, 1)
     assert found["auc_micro"] == 7 / 8
+
+
+def test_the_four_ways_of_macro_averaging_by_hand():
+    # a: one of two pairs in order; b: all abnormal; c: all normal; d: the only pair in order
+    videos = pd.DataFrame(
+        {"video": [*"abcd"], "frames": [3, 4, 5, 2], "abnormal": [1, 4, 0, 1], "auc": [0.5, np.nan, np.nan, 1.0]}
+    )
+    # padded, a has 2 x 3 pairs: its own 2, of which 1, and 4 with a new frame, all in order; b, c, d are without fault
+    assert macro_aucs(videos) == {
+        "skip": (0.5 + 1) / 2,
+        "pad": pytest.approx((5 / 6 + 1 + 1 + 1) / 4),
+        "one": (0.5 + 1 + 1 + 1) / 4,
+        "zero": (0.5 + 0 + 0 + 1) / 4,
+    }
+
+
+@given(st.lists(scored(), min_size=1, max_size=4))
+def test_padding_is_what_the_area_of_the_padded_frames_is(videos):
+    tables, padded = [], []
+    for number, (score, abnormal) in enumerate(videos):
+        tables.append(pd.DataFrame({"video": str(number), "score": score, "abnormal": abnormal}))
+        more = np.concatenate([[score.min() - 1], score, [score.max() + 1]])
+        fpr, tpr, _ = roc_curve(np.concatenate([[False], abnormal, [True]]), more)
+        padded.append(auc(fpr, tpr))
+    assert macro_aucs(video_aucs(pd.concat(tables)))["pad"] == pytest.approx(np.mean(padded))
 
 
 def test_macro_is_none_where_all_videos_have_one_class():
@@ -77,6 +108,7 @@ def test_measures_do_not_change_with_a_monotone_transform(case, factor, shift):
     score, abnormal = case
     video = np.array(["a", "b", "c"])[np.arange(len(score)) % 3]
     before, after = measure(score, abnormal, video), measure(factor * score**3 + shift, abnormal, video)
+    assert before.pop("macro_rules") == pytest.approx(after.pop("macro_rules"))
     assert before == pytest.approx(after)
 
 

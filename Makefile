@@ -1,4 +1,5 @@
 # make         set up .venv, then run the pipeline that params.yaml describes
+# make report  compare all that was evaluated: metrics/report/index.html
 # make test    all tests
 # make lint    style and types
 # make weights [NAME=flownet2]   list the published weights, or download one
@@ -9,10 +10,13 @@ VENV := .venv/ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 
-.PHONY: all test lint weights clean
+.PHONY: all report test lint weights clean
 
 all: $(VENV)
 	dvc repro
+
+report: $(VENV)
+	python -m stages.report
 
 test: $(VENV)
 	pytest

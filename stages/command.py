@@ -16,7 +16,8 @@ def command(main: Callable[..., str]) -> Callable[..., None]:
     Prints that line with the time it took. A `VigilError` ends the process with exit status 1 and its
     message, and so does a full disk; any other exception is a defect of ours and keeps its traceback.
     """
-    name = main.__module__ if main.__module__ != "__main__" else sys.argv[0].rsplit("/", 1)[-1].removesuffix(".py")
+    script = sys.argv[0].removesuffix("/__main__.py").rsplit("/", 1)[-1].removesuffix(".py")
+    name = main.__module__ if main.__module__ != "__main__" else script
 
     def run(*args, **kwargs) -> None:
         start = time.perf_counter()

@@ -88,6 +88,21 @@ def test_a_weight_re_runs_no_network_and_tuning_one_method_no_other(clone):
     assert clone.ran("exp", "run", "-S", "mnad.fit.epochs=2") == set()
 
 
+def test_the_report_compares_the_workspace_with_the_experiments(clone):
+    assert clone.ran("exp", "run", "-S", "method=mnad", "-S", "mnad.fit.epochs=1", "-S", "seed=1") > {"fit-mnad"}
+    clone.dvc("exp", "run", "-S", "seed=0")
+    said = clone(sys.executable, "-m", "stages.report")
+    assert re.search(r"5 evaluation\(s\) of mnad, lgn_net -> metrics/report/index.html", said), said
+    page = (clone.folder / "metrics/report/index.html").read_text()
+    assert "lgn_net" in page
+    (clone.folder / "TABLE.md").write_text("before\n<!-- results of demo -->\nold\n<!-- end of results -->\nafter\n")
+    clone(sys.executable, "-m", "stages.report", "--readme", "TABLE.md")
+    table = (clone.folder / "TABLE.md").read_text()
+    assert table.startswith("before\n")
+    assert table.endswith("after\n")
+    assert re.search(r"\| `mnad` \| size 32 \(256\), width 2 \(64\), .*epochs 1 \(60\), 2 seeds \|", table), table
+
+
 def test_going_back_runs_nothing_but_the_evaluation_at_most(clone):
     assert clone.ran("exp", "run", "-S", "method=mnad", "-S", "mnad.fit.epochs=1") <= {"evaluate"}
 

@@ -1,0 +1,1 @@
+"""The report: evaluations of several methods on one data set as a static page."""

@@ -100,7 +100,7 @@ def test_the_report_compares_the_workspace_with_the_experiments(clone):
     table = (clone.folder / "TABLE.md").read_text()
     assert table.startswith("before\n")
     assert table.endswith("after\n")
-    assert re.search(r"\| `mnad` \| size 32 \(256\), width 2 \(64\), .*epochs 1 \(60\), 2 seeds \|", table), table
+    assert re.search(r"\| `mnad` \| .*\| size 32 \(256\), width 2 \(64\), .*epochs 1 \(60\), 2 seeds \|", table), table
 
 
 def test_going_back_runs_nothing_but_the_evaluation_at_most(clone):

@@ -32,6 +32,8 @@ def main() -> str:
         **asdict(card(params.dataset)),
     }
     del content["tree"]
+    if params.dataset not in LAYOUTS:  # one's own videos are called as their owner calls them
+        content["title"] = params.dataset
     with replacing(CARD) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
     return f"{RAW / params.dataset} -> {CARD}"

@@ -215,9 +215,12 @@ def test_the_first_stage_looks_and_writes_the_card(own, place, capsys):
     dataset.main()
     card = json.loads(Path("data/dataset.json").read_text())
     assert (card["name"], card["layout"], card["partial"]) == ("own", "folder", False)
+    assert card["title"] == "own"
     place("demo")
     dataset.main()
-    assert json.loads(Path("data/dataset.json").read_text())["layout"] == "demo"
+    card = json.loads(Path("data/dataset.json").read_text())
+    assert card["layout"] == "demo"
+    assert card["title"] != "demo"
     place("ped2")
     with pytest.raises(SystemExit, match=r"data/raw/ped2 does not exist[\s\S]*svcl.ucsd.edu"):
         dataset.main()

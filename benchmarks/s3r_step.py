@@ -7,22 +7,17 @@ batch is 32. The original's way, written here from the description of its code: 
 dictionary, whose keys and values are made for each video; what is normal of a snippet goes through the convolutions as
 2048 channels, not as the weights of its mixture; the two projections that nothing uses are parameters too (a gradient
 they never get, so that the optimiser only holds them); Adam goes through the parameters one by one or in groups as
-PyTorch chooses. A step is forward, losses, backward, and Adam. Each way runs in a process of its own, so that its
-peak memory is its own; they are timed in turns, round by round, first one and then the other first. Medians. Before
-that their losses and gradients are compared.
+PyTorch chooses. A step is forward, losses, backward, and Adam. Timed as
+`benchmarks.turns` says. Before that their losses and gradients are compared.
 """
 
 import argparse
-import multiprocessing
-import resource
-import time
 from functools import partial
-from multiprocessing.connection import Connection
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.turns import Work, in_turns
 from stages.device import device, device_name
 from stages.io.features import CHANNELS
 from stages.methods.s3r import GROUPS, SEGMENTS, Network, Output, losses
@@ -99,27 +94,18 @@ def loss_of(network: nn.Module, videos: Tensor, dictionary: Tensor, dropout: flo
     return loss
 
 
-def peak(on: torch.device) -> float:
-    """MiB so far: of the GPU's memory, or of the process."""
-    if on.type == "cuda":
-        return torch.cuda.max_memory_allocated(on) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def serve(pipe: Connection, way: type[Ours] | type[Original], arguments: argparse.Namespace) -> None:
-    """A step each time that something arrives; answer with the seconds, and the peak memory so far."""
-    on = device(arguments.device)
+def ready(way: type[Ours] | type[Original], arguments: argparse.Namespace, on: torch.device) -> Work:
+    """A step."""
     network = built(way, DROPOUT, on)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3, weight_decay=5e-3, fused=True if way is Ours else None)
     videos, dictionary = inputs(arguments, arguments.batch, on)
-    while pipe.recv():
-        start = time.perf_counter()
+
+    def step() -> None:
         optimiser.zero_grad()
         loss_of(network, videos, dictionary, DROPOUT)
         optimiser.step()
-        if on.type == "cuda":
-            torch.cuda.synchronize(on)
-        pipe.send((time.perf_counter() - start, peak(on)))
+
+    return step
 
 
 def agree(arguments: argparse.Namespace, on: torch.device) -> float:
@@ -152,28 +138,12 @@ def main() -> None:
         f"{arguments.slots} slots, {arguments.rounds} rounds"
     )
     difference = agree(arguments, on)
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for way in (Ours, Original):
-        pipes[way], theirs = context.Pipe()
-        processes.append(context.Process(target=partial(serve, theirs, way, arguments), daemon=True))
-        processes[-1].start()
-    results: dict[type, list] = {way: [] for way in pipes}
-    for round_ in range(arguments.rounds + 1):
-        for way in list(pipes) if round_ % 2 else reversed(pipes):
-            pipes[way].send(True)
-            results[way].append(pipes[way].recv())
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send(False)
-        process.join()
-    seconds, memory = [], []
-    for way in pipes:
-        measured = np.array(results[way][1:])  # the first is for warming up
-        seconds.append(float(np.median(measured[:, 0])))
-        memory.append(float(measured[:, 1].max()))
+    ways = {way.__name__: partial(ready, way, arguments) for way in (Ours, Original)}
+    found = in_turns(ways, arguments.rounds, arguments.device)
+    (seconds, memory), (their_seconds, their_memory) = found["Ours"], found["Original"]
     print(
-        f"a step: ours {seconds[0]:.2f} s, {memory[0]:.0f} MiB; the original's way {seconds[1]:.2f} s, "
-        f"{memory[1]:.0f} MiB: {seconds[1] / seconds[0]:.2f} times the time, {memory[1] / memory[0]:.2f} times the "
+        f"a step: ours {seconds:.2f} s, {memory:.2f} GB; the original's way {their_seconds:.2f} s, "
+        f"{their_memory:.2f} GB: {their_seconds / seconds:.2f} times the time, {their_memory / memory:.2f} times the "
         f"memory; gradients differ by {difference:.1e} of the largest"
     )
 

@@ -3,23 +3,18 @@
     python -m benchmarks.state_attention [--batch 128] [--layers 3] [--rounds 5]
 
 The layers of one stream at published size (7 frames, 128 channels, 4 heads, 8 x 8), whole, and their attention alone.
-Forward and backward, the same weights and input. Each runs in a process of its own, so that its peak memory is its
-own; the two are timed in turns, round by round, first one and then the other first. Medians. Before that their
-outputs and gradients are compared.
+Forward and backward, the same weights and input, timed as `benchmarks.turns` says. Before that their outputs and
+gradients are compared.
 """
 
 import argparse
-import multiprocessing
-import resource
-import time
 from functools import partial
-from multiprocessing.connection import Connection
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.turns import Work, in_turns
 from stages.device import device, device_name
 from stages.methods.state import POSITIONS, SLOPE, Attention, Layer
 
@@ -86,25 +81,10 @@ def passed(network: Layers, x: Tensor) -> Tensor:
     return output
 
 
-def peak(on: torch.device) -> float:
-    """MiB so far: of the GPU's memory, or of the process."""
-    if on.type == "cuda":
-        return torch.cuda.max_memory_allocated(on) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def serve(pipe: Connection, layers: int, attention: type[Attention], alone: bool, batch: int, name: str) -> None:
-    """Pass once each time that something arrives; answer with the seconds, and the memory above that before."""
-    on = device(name)
-    network, x = built(layers, attention, alone, batch, on)
-    passed(*built(layers, attention, alone, 1, on))  # libraries are loaded
-    before = peak(on)
-    while pipe.recv():
-        start = time.perf_counter()
-        passed(network, x)
-        if on.type == "cuda":
-            torch.cuda.synchronize(on)
-        pipe.send((time.perf_counter() - start, peak(on) - before))
+def ready(layers: int, attention: type[Attention], alone: bool, batch: int, on: torch.device) -> Work:
+    """One pass, once the libraries are loaded."""
+    passed(*built(layers, attention, alone, 1, on))
+    return partial(passed, *built(layers, attention, alone, batch, on))
 
 
 def agree(layers: int, alone: bool, on: torch.device) -> float:
@@ -129,32 +109,18 @@ def main() -> None:
     arguments = parser.parse_args()
     on = device(arguments.device)
     print(f"{device_name(on)}, {arguments.layers} layers, batch {arguments.batch}, {arguments.rounds} rounds")
-    context = multiprocessing.get_context("spawn")
     for alone in (False, True):
         difference = agree(arguments.layers, alone, on)
-        pipes, processes = {}, []
-        for attention in (Attention, PairAttention):
-            pipes[attention], theirs = context.Pipe()
-            work = partial(serve, theirs, arguments.layers, attention, alone, arguments.batch, arguments.device)
-            processes.append(context.Process(target=work, daemon=True))
-            processes[-1].start()
-        results: dict[type, list] = {attention: [] for attention in pipes}
-        for round_ in range(arguments.rounds + 1):
-            for attention in list(pipes) if round_ % 2 else reversed(pipes):
-                pipes[attention].send(True)
-                results[attention].append(pipes[attention].recv())
-        for pipe, process in zip(pipes.values(), processes, strict=True):
-            pipe.send(False)
-            process.join()
-        seconds, memory = [], []
-        for attention in pipes:
-            measured = np.array(results[attention][1:])  # the first is for warming up
-            seconds.append(float(np.median(measured[:, 0])))
-            memory.append(float(measured[:, 1].max()))
+        ways = {
+            name: partial(ready, arguments.layers, attention, alone, arguments.batch)
+            for name, attention in (("ours", Attention), ("pairs", PairAttention))
+        }
+        found = in_turns(ways, arguments.rounds, arguments.device)
+        (seconds, memory), (their_seconds, their_memory) = found["ours"], found["pairs"]
         print(
-            f"{'attention alone' if alone else 'whole layers':16s} ours {1000 * seconds[0]:.0f} ms, "
-            f"{memory[0]:.0f} MiB; a convolution a pair {1000 * seconds[1]:.0f} ms, {memory[1]:.0f} MiB: "
-            f"{seconds[1] / seconds[0]:.1f} times the time, {memory[1] / memory[0]:.1f} times the memory; "
+            f"{'attention alone' if alone else 'whole layers':16s} ours {1000 * seconds:.0f} ms, "
+            f"{memory:.2f} GB; a convolution a pair {1000 * their_seconds:.0f} ms, {their_memory:.2f} GB: "
+            f"{their_seconds / seconds:.1f} times the time, {their_memory / memory:.1f} times the memory; "
             f"gradients differ by {difference:.1e} of the largest"
         )
 

@@ -8,11 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from stages.io.flow import FLOW
 from stages.io.frames import write_store
 from stages.io.objects import OBJECTS, object_type
 from stages.io.segments import CLASSES, SEGMENTS, STRIDE
+
+# a busy machine is no failure; what CI has set, such as the same examples each time, stays
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def moving_square(frames: int, speed: int, seed: int) -> list[bytes]:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -223,7 +223,6 @@ CORNERS = st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 20)] * 2)
 
 
 @given(st.lists(CORNERS, max_size=12), st.sampled_from([0.0, 0.3, 0.5, 0.65, 1.0]))
-@settings(deadline=None)
 def test_cover_filter_is_its_definition(corners, cover):
     boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in corners], np.float32).reshape(-1, 4)
     kept = []

@@ -28,7 +28,7 @@ def reference(samples, atoms, nonzeros):
         )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(2, 30),
@@ -104,7 +104,7 @@ def test_impossible_numbers_of_nonzeros(nonzeros):
         omp(np.ones((2, 5)), np.ones((3, 5)), nonzeros)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 12), nonzeros=st.integers(1, 4), kinds=st.integers(1, 40))
 def test_ksvd_never_gets_worse_and_says_the_truth(seed, size, nonzeros, kinds):
     rng = np.random.default_rng(seed)

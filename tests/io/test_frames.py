@@ -48,7 +48,7 @@ def test_reading_copies_nothing(tmp_path):
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_grey_only_where_all_are(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("grey")
     images = [encoded(np.full((4, 5) if value > 20 else (4, 5, 3), value, np.uint8)) for value in values]

@@ -129,7 +129,7 @@ def test_a_little_dissimilarity_is_four_times_destroyed():
     assert torch.allclose(mama.gate(noisy, target)[0], 4 * (1 - found), atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_dropped(seed):
     frames = torch.ones(3, 3, 128, 128)

@@ -55,7 +55,7 @@ def test_losses_by_hand():
     assert memory.separateness(queries, items).item() == pytest.approx(near - far + 1, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_order_of_queries_does_not_matter(seed, count):
     queries, items = unit(1, count, 8, seed=seed), unit(1, 5, 8, seed=seed + 1)

@@ -84,7 +84,7 @@ def test_correlation_finds_a_shift():
     assert (best == (10 + 3) * 21 + (10 - 2)).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([0.5, 3.0, 40.0]))
 def test_resample_is_the_kernel_with_clamped_indices(seed, scale):
     image, flow = random(2, 2, 6, 7, seed=seed), random(2, 2, 6, 7, seed=seed + 1, scale=scale)

@@ -89,7 +89,7 @@ def as_arrays(scored):
 
 
 @given(SCORED, st.sampled_from([0.0, 0.25, 0.5, 0.6, 0.7]), st.sampled_from([0, 1]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_nms(scored, threshold, offset):
     boxes, scores, _ = as_arrays(scored)
     found, kept = ops.nms(boxes, scores, threshold, offset)
@@ -98,7 +98,7 @@ def test_nms(scored, threshold, offset):
 
 
 @given(SCORED.filter(len), st.sampled_from([0.25, 0.5, 0.6]), st.sampled_from([-1, 3]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_nms_within_a_class(scored, threshold, most):
     boxes, scores, classes = as_arrays(scored)
     config = {"type": "nms", "iou_threshold": threshold, "max_num": most}

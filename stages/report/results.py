@@ -146,9 +146,11 @@ def cell(row: Row, column: Column, label_set: str) -> Cell:
 
 
 def interval(row: Row, label_set: str) -> tuple[float, float] | None:
-    """A single run's bootstrap interval of the honest AUC; None of several, whose deviation says more."""
-    found = part(row.first.metrics, "honest", label_set).get("auc_micro_interval")
-    return (found["low"], found["high"]) if found and len(row.runs) == 1 else None
+    """The bootstrap interval of the honest AUC, of several runs the mean of their ends; None where one has none."""
+    found = [part(run.metrics, "honest", label_set).get("auc_micro_interval") for run in row.runs]
+    if not all(found):
+        return None
+    return statistics.fmean(ends["low"] for ends in found), statistics.fmean(ends["high"] for ends in found)
 
 
 def ladder(row: Row, label_set: str) -> list[tuple[str, float]]:

@@ -148,9 +148,10 @@ def cell(row: Row, column: Column, label_set: str) -> Cell:
 def interval(row: Row, label_set: str) -> tuple[float, float] | None:
     """The bootstrap interval of the honest AUC, of several runs the mean of their ends; None where one has none."""
     found = [part(run.metrics, "honest", label_set).get("auc_micro_interval") for run in row.runs]
-    if not all(found):
+    known = [ends for ends in found if ends]
+    if len(known) < len(found):
         return None
-    return statistics.fmean(ends["low"] for ends in found), statistics.fmean(ends["high"] for ends in found)
+    return statistics.fmean(ends["low"] for ends in known), statistics.fmean(ends["high"] for ends in known)
 
 
 def ladder(row: Row, label_set: str) -> list[tuple[str, float]]:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from stages.evaluation.search import aucs
 from stages.report.results import Row
 
 SIDE = 420.0  # of the ROC picture, its own units
@@ -147,6 +146,7 @@ def packed(
         row.number: {name: scale(row.first.frames[name].to_numpy(float)) for name in ("honest", "paper")}
         for row in found
     }
+    own_aucs = {row.number: _aucs(row.first.videos) for row in found}
     videos = []
     for video, length in lengths.items():
         step = step_of(length, most)
@@ -156,10 +156,10 @@ def packed(
             own = tables[row.number].get(video)
             if own is None:
                 continue
-            columns = _truths(own, sets)
-            for name, column in columns.items():
+            for name, column in _truths(own, sets).items():
                 truth.setdefault(name, spans(dense(own, column, length) > 0))
-            entry: dict = {"alarms": spans(dense(own, "alarm", length) > 0), "auc": _aucs(own, columns)}
+            aucs = own_aucs[row.number].get(video, {})
+            entry: dict = {"alarms": spans(dense(own, "alarm", length) > 0), "auc": aucs}
             for protocol, axis in scales[row.number].items():
                 values = dense(own, protocol, length)
                 values = values if step == 1 else extremes(values, step)
@@ -186,16 +186,11 @@ def dense(own: pd.DataFrame, column: str, length: int) -> Float[np.ndarray, " le
     return values
 
 
-def _aucs(own: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Label set -> protocol -> the video's own AUC, where it has both classes."""
-    found: dict[str, dict[str, float]] = {}
-    for name, column in columns.items():
-        for protocol in ("honest", "paper"):
-            judged = own.loc[own[protocol].notna() & own[column].notna()]
-            abnormal = judged[column].to_numpy(bool)
-            if abnormal.any() and not abnormal.all():
-                (auc,) = aucs(judged[protocol].to_numpy(float)[None], abnormal)
-                found.setdefault(name, {})[protocol] = round(float(auc), 6)
+def _aucs(videos: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Video -> label set -> protocol -> the video's own AUC, where it has both classes."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in videos.dropna(subset="auc").to_dict("records"):
+        found.setdefault(row["video"], {}).setdefault(row["label_set"], {})[row["protocol"]] = row["auc"]
     return found
 
 

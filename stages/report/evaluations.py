@@ -19,7 +19,8 @@ from stages.command import VigilError
 from stages.params import recipe_module
 
 METRICS = Path("metrics")
-FILES = ("metrics.json", "recipe.yaml", "tables/frames.parquet", "tables/shown.parquet", "tables/regions.parquet")
+TABLES = ("tables/frames.parquet", "tables/shown.parquet", "tables/regions.parquet", "tables/videos.csv")
+FILES = ("metrics.json", "recipe.yaml", *TABLES)
 CURVES = ("plots/roc_honest.csv", "plots/roc_paper.csv")  # not without labels
 WORKSPACE = "workspace"
 
@@ -33,7 +34,7 @@ class Evaluation:
         origin: "workspace", or the experiment's name.
         metrics: metrics/metrics.json.
         recipe: metrics/recipe.yaml.
-        frames, shown, regions: metrics/tables.
+        frames, shown, regions, videos: metrics/tables.
         roc: protocol, label_set, fpr, tpr; empty without labels.
     """
 
@@ -44,6 +45,7 @@ class Evaluation:
     frames: pd.DataFrame
     shown: pd.DataFrame
     regions: pd.DataFrame
+    videos: pd.DataFrame
     roc: pd.DataFrame
 
     @property
@@ -120,7 +122,10 @@ def _all(all_commits: bool) -> Iterator[tuple[str, Evaluation | str]]:
 def _read(folder: Path, origin: str) -> Evaluation:
     metrics = json.loads((folder / "metrics.json").read_text())
     recipe = YAML(typ="safe", pure=True).load((folder / "recipe.yaml").read_text())
-    tables = {Path(name).stem: pd.read_parquet(folder / name) for name in FILES[2:]}
+    tables = {
+        Path(name).stem: pd.read_csv(folder / name) if name.endswith(".csv") else pd.read_parquet(folder / name)
+        for name in TABLES
+    }
     curves = [
         pd.read_csv(folder / name).assign(protocol=Path(name).stem.removeprefix("roc_"))
         for name in CURVES

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from stages.evaluation.roc import video_aucs
 from stages.io.frames import write_store
 from stages.io.maps import packed
 from stages.params import recipe_module
@@ -115,7 +116,18 @@ def evaluation(
     recipe = {"dataset": "yard", "seed": seed, method: recipe_of(method)}
     shown = shown_table(maps)
     shown = shown.loc[shown["video"].isin(table["video"])]
-    return Evaluation(name or method, "workspace", metrics, recipe, table, shown, regions, roc)
+    judged = video_table(table, label_sets if auc is not None else ())
+    return Evaluation(name or method, "workspace", metrics, recipe, table, shown, regions, judged, roc)
+
+
+def video_table(table: pd.DataFrame, label_sets: tuple[str, ...]) -> pd.DataFrame:
+    parts = [pd.DataFrame(columns=["protocol", "label_set", "video", "auc"])]
+    for name in label_sets:
+        column = "abnormal" if len(label_sets) == 1 else f"abnormal_{name}"
+        for protocol in ("honest", "paper") if column in table else ():
+            rows = table.rename(columns={protocol: "score", column: "abnormal"}).dropna(subset=["score", "abnormal"])
+            parts.append(video_aucs(rows).assign(protocol=protocol, label_set=name))
+    return pd.concat(parts, ignore_index=True)
 
 
 def recipe_of(method: str) -> dict:

@@ -33,7 +33,7 @@ def one(method: str = "mnad", origin: str = "workspace", seed: int = 0, epochs: 
     frames = pd.DataFrame({"video": ["test/1"] * 3 + ["test/2"] * 2, "frame": [0, 1, 2, 0, 1]})
     empty = pd.DataFrame()
     return Evaluation(
-        "", origin, made | metrics, {"dataset": "demo", "seed": seed, method: recipe}, frames, *[empty] * 3
+        "", origin, made | metrics, {"dataset": "demo", "seed": seed, method: recipe}, frames, *[empty] * 4
     )
 
 
@@ -85,12 +85,15 @@ def test_files_are_read_as_evaluate_writes_them(tmp_path):
         YAML().dump(item.recipe, file)
     for name in ("frames", "shown", "regions"):
         item.frames.to_parquet(tmp_path / f"tables/{name}.parquet")
+    judged = pd.DataFrame({"protocol": ["honest"], "label_set": ["demo"], "video": ["test/1"], "auc": [0.5]})
+    judged.to_csv(tmp_path / "tables/videos.csv", index=False)
     pd.DataFrame({"label_set": ["demo"], "fpr": [0.0], "tpr": [1.0]}).to_csv(
         tmp_path / "plots/roc_paper.csv", index=False
     )
     read = evaluations._read(tmp_path, "workspace")
     assert (read.metrics, read.recipe) == (item.metrics, item.recipe)
     pd.testing.assert_frame_equal(read.frames, item.frames)
+    pd.testing.assert_frame_equal(read.videos, judged)
     assert read.roc[["protocol", "tpr"]].to_numpy().tolist() == [["paper", 1.0]]
 
 
